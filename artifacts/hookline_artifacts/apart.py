@@ -1,8 +1,8 @@
 """Work on hostile input in a child process of its own: niced, and bounded in processor time and memory.
 
-The child runs ``python -c`` with one function: a JSON object on standard input, one on standard output. What takes
-too much of anything ends with the child, and not with this process. A child that starves at the lowest priority is
-replaced by one with a better one.
+The child runs ``python -c`` with one function, by ``child.serve_one``: a JSON object on standard input, one on standard
+output. What takes too much of anything ends with the child, and not with this process. A child that starves at the
+lowest priority is replaced by one with a better one.
 
 All children of a process count in one account. How much they may have together is told by ``set_room``, or is what
 the limit of the cgroup leaves; each gets what it asks for of that as its bound (RLIMIT_DATA, which counts what may be
@@ -17,10 +17,8 @@ import contextlib
 import heapq
 import itertools
 import os
-import resource
 import signal
 import sys
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -30,16 +28,14 @@ import orjson
 
 from hookline_api.quantities import format_size
 from hookline_artifacts import memory
-from hookline_artifacts.errors import FetchError, HooklineError
+from hookline_artifacts.child import MEMORY
+from hookline_artifacts.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
-FAILED: Final = "the compiler failed: "
-"""How a message begins that is about the machine, and not about what the child was given."""
-CPU_S: Final = 110
 _TIMEOUT_S: Final = 600.0
 """What ends a child that hangs. Its work is bounded by processor time, of which a busy machine gives it little."""
 NICENESS: Final = (19, 10)
@@ -51,7 +47,6 @@ _BUSY_S: Final = 120.0
 ``_LOOK_S`` each."""
 _STARVING: Final = 0.05
 """The share of one core below which a child starves."""
-_MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
 LEAST: Final = 64 * 2**20
 """Bytes for a child, at the least: the interpreter takes 20 MiB, with the engine 40."""
@@ -59,15 +54,14 @@ _MARGIN: Final = 64 * 2**20
 """Bytes of what the cgroup leaves that no child gets: this process works on meanwhile."""
 _SHORT: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 """How native code ends where an allocation fails: some of it says so, and some goes on with a null pointer."""
-_STACK: Final = 2 * 2**20
-"""Bytes of stack of each further thread of a child. The bound on memory counts it all, touched or not, and the
-system's own default is 8 MiB."""
 _AT_ONCE: Final = 2
 """Children of one process, where there is memory for more than one: each takes a core."""
 
 
+# What is imported is no garbage, and neither is what is left at the end: to look for some takes a third of a small job.
 _SCRIPT: Final = """
-import os, resource
+import gc, os, resource
+gc.disable()
 os.nice(max(0, {niceness} - os.nice(0)))
 resource.setrlimit(resource.RLIMIT_DATA, ({memory}, {memory}))
 try:
@@ -75,7 +69,10 @@ try:
 except OSError:
     pass
 from {module} import child
+gc.freeze()
+gc.enable()
 child()
+gc.freeze()
 """
 
 
@@ -87,7 +84,7 @@ def set_room(room: Callable[[], int | None]) -> None:
 def room() -> int:
     """How many bytes a child of this process may have now, where it has no others beside it."""
     found = _Account.room()
-    return _MEMORY if found is None else min(found, _MEMORY)
+    return MEMORY if found is None else min(found, MEMORY)
 
 
 def _left() -> int | None:
@@ -254,28 +251,3 @@ def _processor_s(pid: int) -> float:
     except OSError:
         return float("inf")
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
-
-
-def bound_processor(seconds: int) -> None:
-    """In a child: let what it does from here on take so many seconds of a core, and end it then with SIGXCPU."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime) + 1 + seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S + 1))
-
-
-def serve_one(work: Callable[[dict[str, Any]], dict[str, str]], *, reserves: bool = False) -> None:
-    """What a child process runs: one job from standard input, one answer to standard output.
-
-    With ``reserves``, address space that nobody writes to has no bound: instances of guests take gigabytes of it.
-    """
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # the first is told by its own signal
-    if not reserves:
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.stack_size(_STACK)
-    answer: dict[str, str]
-    try:
-        answer = work(orjson.loads(sys.stdin.buffer.read()))
-    except (HooklineError, OSError, MemoryError) as error:
-        answer = {"cause": "verify", "message": f"{FAILED}{error or type(error).__name__}"}
-    sys.stdout.buffer.write(orjson.dumps(answer))

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
-from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
+from hookline_api.permissions import grants
+from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
 from hookline_api.text import listed
 from hookline_artifacts.beside import signatures_beside
 from hookline_artifacts.entry import called_hooks, check_entry, check_permissions, make_entry, notes_on

@@ -171,7 +171,7 @@ def hooks_like(context: click.Context, parameter: click.Parameter, begun: str) -
 
 def permissions_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
     """Permissions that a shell may complete."""
-    from hookline_api.resources import Permission  # noqa: PLC0415 - a shell asks for it
+    from hookline_api.permissions import Permission  # noqa: PLC0415 - a shell asks for it
 
     return [each.value for each in Permission if each.value.startswith(begun)]
 
@@ -208,9 +208,11 @@ def _indented(text: str) -> str:
 
 def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, Any], *, as_json: bool) -> int:
     """Run a command and print its answer; the exit code."""
-    # Late: the errors of artifacts are pydantic's neighbours, and --help does without.
+    # Late: --help does without either.
+    from hookline_api import plugins_of_pydantic  # noqa: PLC0415
     from hookline_artifacts.errors import ConfigError, FetchError, LoadError  # noqa: PLC0415
 
+    plugins_of_pydantic.switch_off()
     try:
         found = function(**given)
         if not isinstance(found, Answer):

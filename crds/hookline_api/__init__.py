@@ -6,6 +6,7 @@ a proxy written in Python may depend on the contract alone.
 - ``resources``: the ``WasmPlugin`` custom resource, as users write it;
 - ``status``: its status, as the operator writes it; ``base``: what both share;
 - ``bundle``: everything one pod must run, as the operator or a manifest folder resolved it;
+- ``permissions``: what a plugin may ask of its host;
 - ``hooks``: the twelve hooks, their inputs and their decisions;
 - ``crd``: the CustomResourceDefinitions, generated from them;
 - ``quantities``: durations and sizes.

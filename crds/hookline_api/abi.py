@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hookline_api.resources import Permission, grants
+from hookline_api.permissions import Permission, grants
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -30,6 +30,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from hookline_api.base import Name, Resource
 from hookline_api.bundle import Bundle, CallCause, LoadFailure, Stage
 from hookline_api.hooks import Hook
+from hookline_api.sources import MAX_UNAVAILABLE
 
 AUDIENCE: Final = "hookline.dev"
 """Of the projected tokens: a token for the Kubernetes API does not open this door, nor the other way round."""
@@ -109,10 +110,6 @@ class RolledBack(Resource):
     cause: CallCause
     message: _Sentence = ""
     """As in ``HookHealth``."""
-
-
-MAX_UNAVAILABLE: Final = 8
-"""Of one plugin in a report: all of its data sources, or some of what it asks."""
 
 
 class UnavailableSource(Resource):

@@ -5,9 +5,7 @@ The field docstrings become ``kubectl explain``.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
@@ -16,46 +14,12 @@ from hookline_api.base import API_VERSION, KIND, Name, ObjectMeta, Resource, Sha
 from hookline_api.config import Config
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_api.outbound import Outbound, ValkeyServer
+from hookline_api.permissions import PERMISSION_PATTERN, Permission, grants, is_permission
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 from hookline_api.status import WasmPluginStatus
 from hookline_api.trust import Verify
 
-
-class Permission(StrEnum):
-    """What a plugin may ask of its host."""
-
-    KV_READ = "kv.read"
-    KV_WRITE = "kv.write"
-    CACHE_READ = "cache.read"
-    CACHE_WRITE = "cache.write"
-    QUERY_EXECUTE = "query.execute"
-    HTTP_FETCH = "http.fetch"
-    CRYPTO = "crypto"
-    METRICS = "metrics"
-    CONFIG_READ = "config.read"
-
-
-_PERMISSION_PATTERN: Final = (
-    "^("
-    + "|".join(p.value.replace(".", r"\.") for p in Permission)
-    + r"|query\.execute:[a-z0-9]([-a-z0-9]{0,47}[a-z0-9])?|custom\.[a-z0-9_.-]{1,56})$"
-)
-
-
-def grants(granted: Collection[str], permission: str) -> bool:
-    """Whether these permissions have that one, or a part of it, as ``query.execute:orders`` is of ``query.execute``."""
-    return permission in granted or any(each.startswith(f"{permission}:") for each in granted)
-
-
-_PERMISSION: Final = re.compile(_PERMISSION_PATTERN)
-PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
-
-
-def is_permission(name: str) -> bool:
-    """Whether a resource could grant it: an artifact may ask for any words."""
-    return _PERMISSION.match(name) is not None
-
-
+PermissionName = Annotated[str, Field(pattern=PERMISSION_PATTERN, max_length=64)]
 HookName = Annotated[
     Hook,
     BeforeValidator(parse_hook),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hookline_api.resources import Permission
+from hookline_api.permissions import Permission
 from hookline_api.text import did_you_mean, found
 
 if TYPE_CHECKING:

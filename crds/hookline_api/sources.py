@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from hookline_api.outbound import Outbound, PostgresTls, ValkeyServer
 
+MAX_UNAVAILABLE: Final = 8
+"""Of one plugin in a report: all of its data sources, or some of what it asks."""
 _QUERY: Final = "query.execute"
 _QUERY_ONE: Final = f"{_QUERY}:"
 _PLAIN: Final = ("redis://", "valkey://")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hookline_api import plugins_of_pydantic
 from hookline_api.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr, one_of
 from hookline_api.quantities import parse_size
 from hookline_artifacts.net.addresses import parse_networks
@@ -34,6 +35,7 @@ _RESOURCES: Final = ("cpu-request", "cpu-limit", "memory-request", "memory-limit
 
 def main() -> None:
     """The entry point of ``hookline-operator``."""
+    plugins_of_pydantic.switch_off()
     sys.exit(run(sys.argv[1:], os.environ))
 
 

@@ -31,7 +31,7 @@ from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, Lo
 from hookline_runtime.chain.pipeline import Chains, Later, Link
 from hookline_runtime.errors import OverloadError
 from hookline_runtime.guest.calls import link
-from hookline_runtime.guest.engine import CompiledComponent, Ticker, load_compiled
+from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
 from hookline_runtime.host.cache import wanted_sizes
@@ -385,7 +385,7 @@ class Runtime:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)
-        guest = link(module, limits=limits, host=host.functions(plain=isinstance(module, CompiledComponent)))
+        guest = link(module, limits=limits, host=host.functions(plain=module.is_component))
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}

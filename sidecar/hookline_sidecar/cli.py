@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import grp
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from hookline_api import plugins_of_pydantic
 from hookline_api.commands import (
     Address,
     Options,
@@ -62,6 +64,8 @@ _NO_ID: Final = 2**32 - 1  # to chown it means "leave it"
 
 def main() -> None:
     """The entry point of ``hookline-sidecar``."""
+    plugins_of_pydantic.switch_off()
+    gc.disable()  # what is imported is no garbage; ``parent`` looks for some once it is
     sys.exit(run(sys.argv[1:], os.environ))
 
 

@@ -101,6 +101,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
     gc.collect()
     gc.freeze()  # what is here now is never garbage; untouched, its pages stay shared
+    gc.enable()
     try:
         for child in children.values():
             _start(child)

@@ -77,3 +77,12 @@ print(*sorted({set(_ELSEWHERE)} & sys.modules.keys()))
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.split() == loaded
+
+
+@pytest.mark.parametrize("child", ["hookline_runtime.guest.compiling", "hookline_artifacts.schema"])
+def test_a_child_that_compiles_or_checks_imports_what_it_needs(child):
+    """One begins for each module and each check, behind everything else: no models, no event loop, no components."""
+    unneeded = ("pydantic", "asyncio", "orjson", "jsonschema", "wasmtime.component", "hookline_artifacts.apart")
+    script = f"import sys, {child}\nprint(*sorted({{*{unneeded}}} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

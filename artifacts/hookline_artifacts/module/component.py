@@ -17,10 +17,9 @@ from hookline_api import cases
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.component_types import Types, read_extern_name
 from hookline_artifacts.module.describe import MAX_DOCUMENT
-from hookline_artifacts.module.reader import Buffer, MalformedError, Reader
+from hookline_artifacts.module.reader import COMPONENT_HEADER, Buffer, MalformedError, Reader
 from hookline_artifacts.module.sections import Sections
 
-HEADER: Final = b"\0asm\x0d\0\x01\0"
 KEPT: Final = {"hookline.plugin": MAX_DOCUMENT, cases.SECTION: cases.MAX_DOCUMENT}
 """Custom sections whose content is kept, and how many bytes of each."""
 _CORE_MODULE_HEADER: Final = b"\0asm\x01\0\0\0"
@@ -99,7 +98,7 @@ class ComponentReader:
             elif section == _MODULE:
                 self._read_module(data, inner)
             elif section == _COMPONENT:
-                if bytes(data[inner.at : min(inner.at + 8, inner.end)]) != HEADER:
+                if bytes(data[inner.at : min(inner.at + 8, inner.end)]) != COMPONENT_HEADER:
                     raise MalformedError("a component within it has another header")
                 self._read_component(data, inner.at + 8, inner.end, depth=depth + 1)
             elif section == _CANON:

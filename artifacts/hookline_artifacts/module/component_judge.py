@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.component import CALL_TYPE, EXPORT, FUNCTIONS, INTERFACE
-from hookline_api.resources import grants
+from hookline_api.permissions import grants
 from hookline_api.text import readable
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.describe import PluginDescription

@@ -19,8 +19,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from hookline_api.hooks import Hook, parse_hook
+from hookline_api.permissions import Permission
 from hookline_api.quantities import parse_size
-from hookline_api.resources import Permission
 from hookline_api.text import listed
 
 MAX_DOCUMENT: Final = 1 << 16

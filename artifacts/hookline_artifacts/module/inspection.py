@@ -27,10 +27,10 @@ from hookline_api.cases import SECTION
 from hookline_api.hooks import Hook
 from hookline_api.text import did_you_mean, listed, readable
 from hookline_artifacts.errors import VerifyError
-from hookline_artifacts.module.component import HEADER, ComponentBorder, ComponentReader
+from hookline_artifacts.module.component import ComponentBorder, ComponentReader
 from hookline_artifacts.module.component_judge import as_imports, declared, judge_border
 from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
-from hookline_artifacts.module.reader import Buffer, MalformedError
+from hookline_artifacts.module.reader import COMPONENT_HEADER, Buffer, MalformedError
 from hookline_artifacts.module.sections import Import, Sections, Signature
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
         raise VerifyError(
             "this is not a WebAssembly module: it does not begin with \\0asm; name the .wasm that was built"
         )
-    if begin == HEADER:
+    if begin == COMPONENT_HEADER:
         return _inspect_component(wasm)
     if begin[4:] != _MODULE:
         raise VerifyError(f"this is WebAssembly of an unknown version ({begin[4:].hex()})")

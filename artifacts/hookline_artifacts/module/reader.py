@@ -11,6 +11,8 @@ from typing import Final
 
 Buffer = bytes | memoryview | mmap.mmap
 
+COMPONENT_HEADER: Final = b"\0asm\x0d\0\x01\0"
+"""How a component begins."""
 MAX_NAME: Final = 100_000
 """Bytes of a name, as engines have it (https://webassembly.github.io/spec/js-api/#limits)."""
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import EvidenceFile
-from hookline_api.resources import granted, grants, is_permission
+from hookline_api.permissions import grants, is_permission
+from hookline_api.resources import granted
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence

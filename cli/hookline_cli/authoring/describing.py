@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.hooks import Hook
-from hookline_api.resources import Permission, is_permission
+from hookline_api.permissions import Permission, is_permission
 from hookline_api.text import found, readable
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.module.describe import MAX_DOCUMENT, PluginDescription

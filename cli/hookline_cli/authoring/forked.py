@@ -18,7 +18,8 @@ from typing import Any, Final
 import orjson
 
 from hookline_artifacts.errors import ConfigError
-from hookline_artifacts.schema_check import CHECK_S, MEMORY, check_apart, check_bounded, too_long
+from hookline_artifacts.schema import MEMORY, check_bounded
+from hookline_artifacts.schema_check import CHECK_S, check_apart, too_long
 
 _TIMEOUT_S: Final = 600.0
 """What ends a fork that hangs: its work is bounded by processor time, of which a busy machine gives it little."""

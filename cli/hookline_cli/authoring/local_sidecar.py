@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -115,6 +116,12 @@ class LocalSidecar:
                 )
         problems = told.get("problems") or []
         return Running(sha256=None, problem=str(problems[0])) if problems else None
+
+    def read_again(self) -> None:
+        """Have it read its folder at once, and not once it notices that something changed."""
+        # DANGER: one that only starts is ended by the signal, as any program; its socket is there once it is heeded.
+        if self._process.returncode is None and self._socket.exists():
+            self._process.send_signal(signal.SIGHUP)
 
     async def runs(self, name: str, sha256: str) -> Running:
         """Wait until it runs this module, or says why not, or ends."""

@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.cases import SECTION, read_cases
+from hookline_api.permissions import is_permission
 from hookline_api.quantities import format_size
-from hookline_api.resources import Limits, is_permission
+from hookline_api.resources import Limits
 from hookline_api.text import readable
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.annotate import custom_sections

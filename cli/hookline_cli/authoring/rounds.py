@@ -81,6 +81,8 @@ class Rounds:
             subject = read_subject(self._folder)
             local_sidecar.write_manifest(self._plugins, project, subject)
             building.write(self._plugins / built.path.name, subject.wasm)
+            if sidecar is not None:
+                sidecar.read_again()
         except building.ToolFailedError as error:
             say("failed", f"{error.output}\n{_red('not built')}; what ran before goes on", output=error.output)
             return False

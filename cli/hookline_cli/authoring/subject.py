@@ -10,7 +10,8 @@ from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.cases import SECTION
 from hookline_api.config import Config
 from hookline_api.outbound import MemoryCache
-from hookline_api.resources import KvSettings, Limits, is_permission
+from hookline_api.permissions import is_permission
+from hookline_api.resources import KvSettings, Limits
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_artifacts.module.annotate import custom_sections
 from hookline_artifacts.module.describe import PluginDescription

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.cases import MAX_DOCUMENT, Case, CasesError, HostAnswer, Step, read_cases
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
-from hookline_api.resources import Permission, is_permission
+from hookline_api.permissions import Permission, is_permission
 from hookline_api.sentences import problems
 from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, FetchError

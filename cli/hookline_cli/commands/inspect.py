@@ -213,7 +213,7 @@ async def _signatures(plugin: Any, artifact: Artifact, fetcher: Fetcher, reach: 
 
 def _lines(seen: _Seen) -> list[str]:
     from hookline_api.abi import HOST_FUNCTIONS  # noqa: PLC0415
-    from hookline_api.resources import is_permission  # noqa: PLC0415
+    from hookline_api.permissions import is_permission  # noqa: PLC0415
     from hookline_api.text import readable  # noqa: PLC0415
     from hookline_cli.authoring import portrait  # noqa: PLC0415
 
@@ -260,7 +260,9 @@ def _lines(seen: _Seen) -> list[str]:
 
 def _signed(seen: _Seen) -> list[str]:
     if seen.running is not None:
-        return [f"  verified  {each}" for each in seen.running.verified] or ["  verified  no policy of the sidecar's own asks for signatures"]
+        return [f"  verified  {each}" for each in seen.running.verified] or [
+            "  verified  no policy of the sidecar's own asks for signatures"
+        ]
     signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
     told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
     return [f"  signed    {told}"]

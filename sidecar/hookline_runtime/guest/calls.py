@@ -27,7 +27,6 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from hookline_runtime.guest import capi
-from hookline_runtime.guest.engine import CompiledComponent
 
 _fibers_unfit = "HOOKLINE_CALLS" if os.environ.get("HOOKLINE_CALLS") in {"official", "threads"} else capi.fibers_unfit
 if capi.unfit is None and capi.fibers_unfit is not None:
@@ -36,6 +35,7 @@ if capi.unfit is None and capi.fibers_unfit is not None:
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
     from hookline_runtime.guest.border import Host
+    from hookline_runtime.guest.compiled_component import CompiledComponent
     from hookline_runtime.guest.engine import CompiledModule
     from hookline_runtime.guest.native import Guest, Instance
 elif os.environ.get("HOOKLINE_CALLS") == "official":
@@ -56,7 +56,7 @@ def link(module: CompiledModule | CompiledComponent, *, limits: Limits, host: Ho
 
     A component has calls of its own (``component``). Raises VerifyError.
     """
-    if isinstance(module, CompiledComponent):
+    if module.is_component:
         from hookline_runtime.guest import component  # noqa: PLC0415 - most processes need none of it
 
         return cast("Guest", component.Guest(module, limits=limits, host=host))

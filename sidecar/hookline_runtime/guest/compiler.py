@@ -13,14 +13,13 @@ did not, and small modules before large ones; and two are compiled at once where
 The child writes into a file without a name, and what it wrote gets its name here, with a *seal* (``sealed``) where
 there is a key. It compiles the bytes that it has hashed, whatever becomes of the module's file meanwhile.
 
-The child runs ``child`` of this module: one job as JSON on standard input, one answer on standard output.
+The child runs ``compiling``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -34,18 +33,10 @@ import orjson
 
 from hookline_api.config import Config
 from hookline_artifacts import apart
-from hookline_artifacts.apart import (
-    CPU_S,
-    ENDED,
-    FAILED,
-    bound_processor,
-    lacked_memory,
-    run_apart,
-    serve_one,
-    took_too_long,
-)
-from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
-from hookline_artifacts.schema_check import CHECK_S, check_bounded, too_long
+from hookline_artifacts.apart import ENDED, lacked_memory, run_apart, took_too_long
+from hookline_artifacts.child import CPU_S, FAILED
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
+from hookline_artifacts.schema_check import CHECK_S, too_long
 from hookline_runtime.guest import engine
 from hookline_runtime.guest.sealed import Copies, NotSealedError, Seal, SealedFile, publish, unsealed_size
 
@@ -67,6 +58,7 @@ MAX_FAILED: Final = 1024
 """Modules that did not compile, and plugins whose last did not, that are remembered: as many as a sidecar can report
 plugins, so none is forgotten before it is tried again. The oldest is, so no choice of modules makes it grow."""
 _YOUNG_S: Final = 600.0
+_CHILD: Final = "hookline_runtime.guest.compiling"
 
 log = logging.getLogger("hookline.compiler")
 
@@ -239,9 +231,9 @@ class Compiler:
         order = (int(job.plugin in self._behind), size)
         wanted = MEMORY + MEMORY_PER_BYTE * size
         told: Any = {"order": order, "descriptors": out, "niceness": self._niceness}
-        answer = await run_apart(__name__, request, wanted=wanted, **told)
+        answer = await run_apart(_CHILD, request, wanted=wanted, **told)
         if lacked_memory(answer) and answer["memory"] >= wanted:
-            answer = await run_apart(__name__, request, **told)
+            answer = await run_apart(_CHILD, request, **told)
         return answer
 
     def _note_failure(self, job: Job, name: str, answer: dict[str, Any], size: int) -> None:
@@ -342,26 +334,3 @@ def _sentence(answer: dict[str, Any], size: int) -> str:
         )
     ended = "compiling did not end well: " if answer.get("cause") == ENDED else ""
     return f"{ended}{answer.get('message')}"
-
-
-def _work(request: dict[str, Any]) -> dict[str, str]:
-    try:
-        if request["wasm"] is not None:
-            wasm = Path(request["wasm"]).read_bytes()
-            if hashlib.sha256(wasm).hexdigest() != request["sha256"]:
-                raise FetchError("the module in the store is not the one that was checked; it is fetched again")
-            bound_processor(request["compile_s"])
-            with os.fdopen(request["out"], "wb") as out:
-                out.seek(0)
-                out.truncate()
-                engine.compile_into(wasm, out, fuel=request["fuel"])
-        if request["schema"] is not None:
-            check_bounded(request)
-    except LoadError as error:
-        return {"cause": error.cause, "message": str(error)}
-    return {}
-
-
-def child() -> None:
-    """What the child process runs."""
-    serve_one(_work)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from hookline_api.resources import Limits
     from hookline_runtime.guest.border import Host
-    from hookline_runtime.guest.engine import CompiledComponent
+    from hookline_runtime.guest.compiled_component import CompiledComponent
 
 _INSTANCES: Final = 200
 """Core instances of one component; a Python component has 30."""

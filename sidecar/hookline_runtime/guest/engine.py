@@ -30,21 +30,21 @@ import resource
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
 
 import wasmtime
-from wasmtime.component import Component
 
 from hookline_artifacts.errors import VerifyError
-from hookline_artifacts.module.component import HEADER as COMPONENT_HEADER
-from hookline_artifacts.module.inspection import read_component
 from hookline_artifacts.module.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
 from hookline_artifacts.module.proposals import named_in
+from hookline_artifacts.module.reader import COMPONENT_HEADER
 from hookline_runtime.guest import capi
 
 if TYPE_CHECKING:
+    from wasmtime.component import Component
+
+    from hookline_runtime.guest.compiled_component import CompiledComponent
     from hookline_runtime.guest.sealed import Inherited, SealedFile
 
 TICK_MS: Final = 5
@@ -165,22 +165,8 @@ def _has_room_for_pool() -> bool:
 class CompiledModule(wasmtime.Module):
     """A module of the cache, and what its bytes said of its memory."""
 
+    is_component: ClassVar[Literal[False]] = False
     memory_map: MemoryMap = NOTHING_SAID
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentFacts:
-    """What a component's bytes say, and its compiled form does not."""
-
-    memories: int
-    pages: int
-    """What its memories begin with, in pages of 64 KiB."""
-
-
-class CompiledComponent(Component):
-    """A component of the cache."""
-
-    facts = ComponentFacts(1, 0)
 
 
 def fingerprint(*, fuel: bool) -> str:
@@ -214,6 +200,11 @@ def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
     is_component = wasm[:8] == COMPONENT_HEADER
     try:
         if is_component:
+            # Both are slow to import, and most children compile a module.
+            from wasmtime.component import Component  # noqa: PLC0415
+
+            from hookline_artifacts.module.inspection import read_component  # noqa: PLC0415
+
             found = read_component(wasm)
             module: wasmtime.Module | Component = Component(engine(fuel=fuel, components=True), wasm)
         else:
@@ -248,17 +239,17 @@ def load_compiled(compiled: Path | SealedFile | Inherited, *, fuel: bool) -> Com
                 source, size = kept.enter_context(compiled.checked())
             file: BinaryIO = kept.enter_context(source.open("rb")) if isinstance(source, Path) else io.BytesIO(source)
             told, is_component = _told(file, size)
-            kind = CompiledComponent if is_component else CompiledModule
             where = engine(fuel=fuel, components=is_component)
+            if is_component:
+                from hookline_runtime.guest import compiled_component  # noqa: PLC0415 - few plugins are components
+
+                return compiled_component.load(where, source, told)
             if isinstance(source, Path):
-                module = kind.deserialize_file(where, str(source))
+                module = CompiledModule.deserialize_file(where, str(source))
             else:
-                module = kind.deserialize(where, source)
-            assert isinstance(module, CompiledModule | CompiledComponent)  # noqa: S101 - it makes what it is asked of
-            if isinstance(module, CompiledComponent):
-                module.facts = ComponentFacts(*map(int, json.loads(told)))
-            else:
-                module.memory_map = MemoryMap.from_json(told)
+                module = CompiledModule.deserialize(where, source)
+            assert isinstance(module, CompiledModule)  # noqa: S101 - it makes what it is asked of
+            module.memory_map = MemoryMap.from_json(told)
     except (wasmtime.WasmtimeError, OSError, ValueError, TypeError) as error:
         raise VerifyError(f"the compiled module in the cache does not fit: {first_line(str(error))}") from error
     return module

@@ -19,7 +19,7 @@ import lmdb
 
 from hookline_api.abi import E_ARGUMENT, E_UNAVAILABLE
 from hookline_api.outbound import CACHE, DEFAULT_CACHE
-from hookline_api.resources import Permission, grants
+from hookline_api.permissions import Permission, grants
 from hookline_artifacts.errors import HooklineError
 from hookline_runtime.host.arguments import U32, Answer, CodeError, read
 from hookline_runtime.host.cache_store import MAX_KEY, MAX_VALUE, PATIENCE_S, CacheError, CacheKey

@@ -20,10 +20,9 @@ import lmdb
 import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
-from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.outbound import EGRESS_HOST
-from hookline_api.resources import grants
-from hookline_api.sources import source_names
+from hookline_api.permissions import grants
+from hookline_api.sources import MAX_UNAVAILABLE, source_names
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.guest.plain import PLAIN

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.abi import HOST_FUNCTIONS
-from hookline_api.resources import grants
+from hookline_api.permissions import grants
 from hookline_runtime.host.arguments import U32, read
-from hookline_runtime.host.http_client import HttpClient
 from hookline_runtime.host.http_message import (
     MAX_BODY,
     MAX_REQUEST,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.border import GuestMemory
+    from hookline_runtime.host.http_client import HttpClient
 
 _MAX_TYPE: Final = 256
 """Bytes of a content type."""
@@ -45,6 +45,7 @@ class HttpFunctions:
         self._client: HttpClient | None = None
         if plugin.egress and grants(plugin.permissions, HOST_FUNCTIONS["hookline", "http_fetch"].permission or ""):
             from hookline_runtime.host.backends.http import HttpBackend  # noqa: PLC0415 - it loads aiohttp
+            from hookline_runtime.host.http_client import HttpClient  # noqa: PLC0415 - most plugins ask nobody
 
             self._client = HttpClient(plugin, unavailable, HttpBackend)
 

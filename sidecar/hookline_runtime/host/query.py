@@ -16,7 +16,7 @@ import orjson
 from hookline_api import json_cost
 from hookline_api.bundle import REDACTED
 from hookline_api.outbound import DATA_SOURCE
-from hookline_api.resources import Permission, grants
+from hookline_api.permissions import Permission, grants
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.arguments import U32, read
 from hookline_runtime.host.query_errors import BAD_PARAMETER, BAD_TEXT, NotGrantedError, QueryError

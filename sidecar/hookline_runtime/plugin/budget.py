@@ -30,8 +30,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from hookline_api.permissions import Permission, grants
 from hookline_api.quantities import format_size
-from hookline_api.resources import Permission, grants
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.errors import OverloadError
 from hookline_runtime.host.http_message import MAX_BODY

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.cases import SECTION, CasesError, read_cases
-from hookline_artifacts.apart import bound_processor, serve_one
+from hookline_artifacts.child import bound_processor, serve_one
 from hookline_artifacts.errors import FetchError, LoadError, VerifyError
 from hookline_artifacts.module.annotate import custom_sections
 from hookline_runtime.guest import border

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from hookline_artifacts.apart import ENDED, FAILED, lacked_memory, run_apart, took_too_long
+from hookline_artifacts.apart import ENDED, lacked_memory, run_apart, took_too_long
+from hookline_artifacts.child import FAILED
 from hookline_artifacts.errors import FetchError, SelfTestError
 from hookline_runtime.guest import engine
 from hookline_runtime.trial.entries import case_entry

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.hooks import OBSERVERS
 from hookline_api.sentences import first_load_choice
+from hookline_api.sources import MAX_UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

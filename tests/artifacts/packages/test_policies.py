@@ -10,7 +10,8 @@ import wasmtime
 
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.hooks import Hook
-from hookline_api.resources import LocalWasmPlugin, Permission
+from hookline_api.permissions import Permission
+from hookline_api.resources import LocalWasmPlugin
 from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.resolve import resolve

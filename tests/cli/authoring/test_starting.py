@@ -15,7 +15,8 @@ _ELSEWHERE = (
     "aiohttp", "cryptography", "http.client", "jsonschema", "kubernetes", "nacl", "prometheus_client",
     "psycopg", "sigstore", "uvloop", "yarl",
     "hookline_artifacts.fetch", "hookline_artifacts.registry", "hookline_artifacts.resolve", "hookline_artifacts.trust",
-    "hookline_api.policies", "hookline_cli.registries", "hookline_runtime.host.backends.http",
+    "hookline_api.distribution", "hookline_api.policies", "hookline_cli.registries",
+    "hookline_runtime.host.backends.http", "hookline_runtime.host.http_client", "wasmtime.component",
 )  # fmt: skip
 _CALL = """
 import subprocess, sys

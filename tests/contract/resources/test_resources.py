@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
-from hookline_api.resources import LocalWasmPlugin, Permission, WasmPlugin
+from hookline_api.permissions import Permission
+from hookline_api.resources import LocalWasmPlugin, WasmPlugin
 
 _SHA = "a" * 64
 

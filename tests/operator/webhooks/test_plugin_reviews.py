@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from admission_reviews import SETTINGS, ask, review
-from hookline_api.resources import Permission
+from hookline_api.permissions import Permission
 from hookline_artifacts.judging.plugins import judge
 from hookline_operator.webhooks import admission
 from hookline_operator.webhooks.admission import VALIDATE_PATH, Lack, routes

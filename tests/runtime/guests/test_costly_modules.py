@@ -12,7 +12,7 @@ import pytest
 
 from hookline_api.config import Config
 from hookline_artifacts import apart, schema_check
-from hookline_artifacts.apart import CPU_S
+from hookline_artifacts.child import CPU_S, FAILED
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_runtime.guest import compiler as compiler_module
 from hookline_runtime.guest.compiler import MAX_FAILED, Compiler, Job, compile_s
@@ -146,7 +146,7 @@ async def test_what_fails_because_of_the_machine_is_tried_again(tmp_path, job, m
     """A disk that is full, a child that somebody killed: the module is as good as it was."""
     compiler, good = Compiler(tmp_path / "compiled"), job(small(2))
     for answer in (
-        {"cause": "verify", "message": f"{apart.FAILED}No space left on device"},
+        {"cause": "verify", "message": f"{FAILED}No space left on device"},
         {"cause": apart.ENDED, "message": "it ended by signal 9", "signal": 9, "memory": MIB},
         {"cause": apart.ENDED, "message": "it was not done within 600 s"},
     ):

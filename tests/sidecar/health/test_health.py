@@ -14,7 +14,6 @@ from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import (
     MAX_REPORT,
     MAX_REPORT_VALUES,
-    MAX_UNAVAILABLE,
     REPORT_BASE,
     REPORT_OF_PLUGIN,
     HookHealth,
@@ -25,6 +24,7 @@ from hookline_api.distribution import (
     UnavailableSource,
 )
 from hookline_api.hooks import Hook
+from hookline_api.sources import MAX_UNAVAILABLE
 from hookline_runtime.plugin.stats import StatsTable, bucket_above, upper_bound
 from hookline_sidecar.control.health import Counts, Failure, Health, PluginReading, Reading, Window
 from hookline_sidecar.control.report import written

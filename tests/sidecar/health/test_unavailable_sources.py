@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
-from hookline_api.distribution import MAX_UNAVAILABLE
+from hookline_api.sources import MAX_UNAVAILABLE
 from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.stats import StatsTable
