@@ -20,6 +20,7 @@ from hookline_artifacts.module.inspection import inspect_module
 from hookline_cli.authoring import describing, texts, toolchains
 from hookline_cli.authoring.project import CASES, PLUGIN, Command, Project
 from hookline_cli.authoring.subject import MAX_MODULE
+from hookline_cli.bounded import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,12 +143,10 @@ def _compact(cases: bytes) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """A file, complete or as it was. Raises FetchError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise FetchError(f"{path} cannot be written: {error.strerror}", transient=False) from None
 
 

@@ -16,6 +16,7 @@ from hookline_artifacts.errors import LoadError
 from hookline_cli.authoring import building, judged, local_sidecar, shown
 from hookline_cli.authoring.project import CASES, MANIFEST, read_project
 from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, read_subject
+from hookline_cli.frame import say
 
 if TYPE_CHECKING:
     from hookline_cli.authoring.local_sidecar import LocalSidecar
@@ -36,7 +37,7 @@ class Teller:
         if self._as_json:
             click.echo(json.dumps({"event": event, **data} if data else {"event": event, "text": text}))
         elif text:
-            click.echo(text)
+            say(text)
 
     def line_of_sidecar(self, line: str) -> None:
         """A line of the sidecar's log: decisions and guests always, the rest where it matters."""

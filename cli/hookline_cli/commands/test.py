@@ -82,7 +82,7 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
             text = [*error.output.splitlines(), "not built"]
         except LoadError as error:
             text = [f"hookline: {error}"]
-        click.echo("\n".join(text))
+        say("\n".join(text))
 
     sources = Sources([target, *(each for each in (cases, manifest) if each is not None)])
     await again()
