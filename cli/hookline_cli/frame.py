@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ EXITS: Final[Mapping[int, str]] = {
 _QUIET_S: Final = 1.0
 """Seconds before progress is shown."""
 _EACH_S: Final = 0.2
+_NOTICES_S: Final = 3.0
+"""Seconds in which a command notices that it was cancelled."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB")
 _KIBI: Final = 1024
 
@@ -215,9 +218,7 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
     try:
         found = function(**given)
         if not isinstance(found, Answer):
-            import asyncio  # noqa: PLC0415 - 40 ms, which --help does without
-
-            found = asyncio.run(_awaited(found))
+            found = _finished(found)
         answer = found
     except (ConfigError, UsageError) as error:
         return failed(error, USAGE, as_json=as_json)
@@ -280,8 +281,40 @@ def for_terminal(text: str) -> str:
     )
 
 
-async def _awaited(found: Awaitable[Answer]) -> Answer:
-    return await found
+def _finished(found: Awaitable[Answer]) -> Answer:
+    """What a command comes to. Ctrl-C cancels it, and ends it where it has not noticed after some seconds of work."""
+    import asyncio  # noqa: PLC0415 - 40 ms, which --help does without
+
+    async def awaited() -> Answer:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - this is one
+        tasks.append((task, loop))
+        return await found
+
+    def interrupted(*_: object) -> None:
+        if not tasks:
+            raise KeyboardInterrupt
+        task, loop = tasks.pop()
+        task.cancel()
+        loop.call_soon_threadsafe(lambda: None)  # it may sleep
+        signal.setitimer(signal.ITIMER_REAL, _NOTICES_S)
+
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tasks: list[tuple[asyncio.Task[Any], asyncio.AbstractEventLoop]] = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return asyncio.run(awaited())
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGALRM, ended)
+    try:
+        return asyncio.run(awaited())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def failed(error: Exception | str, code: int, *, as_json: bool) -> int:

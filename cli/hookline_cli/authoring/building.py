@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hookline_api.cases import SECTION as CASES_SECTION
 from hookline_api.text import readable
@@ -25,6 +29,7 @@ from hookline_cli.bounded import replacing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
 PLUGIN_SECTION: Final = "hookline.plugin"
 _MAX_OUTPUT: Final = 2**20
 """Bytes of what a tool says that are kept: its end."""
@@ -150,6 +155,29 @@ def write(path: Path, content: bytes) -> None:
         raise FetchError(f"{path} cannot be written: {error.strerror}", transient=False) from None
 
 
+class _EndedError(Exception):
+    """Nobody waits for it any more."""
+
+
+async def in_thread(work: Callable[[Callable[[float], None]], T], tick: Callable[[float], None] = lambda _: None) -> T:
+    """What ``work`` gives, which is one of the functions here and takes a ``tick``. Who is cancelled ends its tools."""
+    is_over = threading.Event()
+
+    def ticking(seconds: float) -> None:
+        if is_over.is_set():
+            raise _EndedError
+        tick(seconds)
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, ticking))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        is_over.set()
+        with contextlib.suppress(Exception):
+            await working
+        raise
+
+
 def run(project: Project, command: Command, tick: Callable[[float], None], *, env: Mapping[str, str]) -> str:
     """Run one of a project's commands in its folder; what it said. Raises ToolFailedError and FetchError."""
     words, more = resolved(command)
@@ -157,7 +185,7 @@ def run(project: Project, command: Command, tick: Callable[[float], None], *, en
     try:
         process = subprocess.Popen(  # noqa: S603 - what its author wrote into hookline.toml
             words, cwd=project.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     except FileNotFoundError:
         raise FetchError(_missing(command[0]), transient=False) from None
@@ -171,8 +199,6 @@ def run(project: Project, command: Command, tick: Callable[[float], None], *, en
 
 def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> str:
     """All that a process says, to its end; of very much, the end."""
-    import threading  # noqa: PLC0415 - for this alone
-
     kept = bytearray()
 
     def listen() -> None:
@@ -185,12 +211,19 @@ def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> 
     listener.start()
     begun = time.monotonic()
     try:
+        ended = None
         while listener.is_alive():
             listener.join(_LOOK_S)
-            tick(time.monotonic() - begun)
+            now = time.monotonic()
+            tick(now - begun)
+            # What it left running may keep the pipe, and is not waited for.
+            ended = now if ended is None and process.poll() is not None else ended
+            if ended is not None and now - ended > _END_S:
+                break
         process.wait()
     except BaseException:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it started
         process.wait()
         listener.join(_END_S)
         raise

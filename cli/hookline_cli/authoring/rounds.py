@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import hashlib
 import json
 import time
@@ -78,7 +78,7 @@ class Rounds:
         say = self._teller.say
         try:
             project = read_project(self._folder)
-            built = await asyncio.to_thread(building.build, project)
+            built = await building.in_thread(functools.partial(building.build, project))
             subject = read_subject(self._folder)
             local_sidecar.write_manifest(self._plugins, project, subject)
             building.write(self._plugins / built.path.name, subject.wasm)
