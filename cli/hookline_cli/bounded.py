@@ -28,7 +28,7 @@ def opened(path: Path) -> BufferedReader:
     """A file to read: a regular one, or what the command line hands over. Raises OSError, at once where it is none."""
     if str(path).startswith(_OWN) or str(path) == _NOTHING:
         return path.open("rb")
-    _check(os.stat(path).st_mode)  # first: to open a device may do something
+    _check(path.stat().st_mode)  # first: to open a device may do something
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         _check(os.fstat(descriptor).st_mode)

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -249,6 +250,19 @@ def _print(answer: Answer, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
+def note(text: str) -> None:
+    """Something that a person may want to know beside the answer; programs that ask for JSON do not."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.params.get("as_json"):
+        click.echo(for_terminal(f"note: {text}"), err=True)
+
+
+def words(command: str, *arguments: object) -> str:
+    """A command line to copy: ``hookline build 'my guard'``."""
+    given = [f"./{each}" if isinstance(each, Path) and str(each)[0] == "-" else str(each) for each in arguments]
+    return f"{_name} {shlex.join([command, *given])}"
+
+
 def unwritable(error: OSError) -> int:
     """Stdout takes nothing more; the exit code. What is left of it is not tried once more at the end."""
     with contextlib.suppress(OSError, ValueError):
@@ -338,8 +352,8 @@ def fault(error: BaseException, *, as_json: bool = False) -> int:
         traceback.print_exception(error)
     text = " ".join(str(error).split())
     return failed(
-        f"this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see where, and "
-        "report it",
+        f"this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see where, "
+        "and report it",
         FAULT,
         as_json=as_json,
     )

@@ -203,9 +203,10 @@ def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> 
 
     def listen() -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        while chunk := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]  # of a BufferedReader
-            kept.extend(chunk)
-            del kept[:-_MAX_OUTPUT]
+        with process.stdout as words:
+            while chunk := words.read1(1 << 16):  # type: ignore[attr-defined]  # of a BufferedReader
+                kept.extend(chunk)
+                del kept[:-_MAX_OUTPUT]
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -227,9 +228,6 @@ def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> 
         process.wait()
         listener.join(_END_S)
         raise
-    finally:
-        if not listener.is_alive() and process.stdout is not None:
-            process.stdout.close()
     return kept.decode(errors="replace").strip()[-_SHOWN:]
 
 

@@ -82,7 +82,9 @@ def read_project(folder: Path) -> Project:
         raise ConfigError(f"{path}: env has to be a table of texts")
     for key, each in env.items():
         if not key or "=" in key or _NUL in key + each:
-            raise ConfigError(f"{path}: env: {readable(key, 60)!r} cannot be set: a name has no '=', and none has a NUL")
+            raise ConfigError(
+                f"{path}: env: {readable(key, 60)!r} cannot be set: a name has no '=', and none has a NUL"
+            )
     return Project(
         folder=folder,
         name=_name(folder, path, data),
@@ -96,7 +98,12 @@ def read_project(folder: Path) -> Project:
 
 def named_by(folder: Path, fallback: str) -> str:
     """A name that a plugin may have, made of a folder's."""
-    words = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    import unicodedata  # noqa: PLC0415 - few names have letters with marks
+
+    name = folder.resolve().name
+    if not name.isascii():
+        name = "".join(each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return words[:63].strip("-") or fallback
 
 

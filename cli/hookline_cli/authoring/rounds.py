@@ -116,7 +116,7 @@ class Rounds:
             cases, _ = cases_for(subject, None)
             entry = await entry_for(subject, Wanted())
             if (project.folder / MANIFEST).exists():
-                named = await entry_for(subject, Wanted(manifest=project.folder / MANIFEST))
+                named = await entry_for(subject, Wanted(manifest=project.folder / MANIFEST, permissions=subject.asks))
                 entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
             tried = await judged.judge(subject, entry, cases)
         except LoadError as error:

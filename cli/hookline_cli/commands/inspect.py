@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hookline_cli.frame import Answer, UsageError, command, registry_options, sized
+from hookline_cli.frame import Answer, UsageError, command, registry_options, sized, words
 from hookline_cli.inquiry.options import Asked, cluster_options, sidecar_options
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _built(target: str) -> str:
 
     built = read_project(path).built
     if not built.exists():
-        raise FetchError(f"{built} is not there: build it with 'hookline build {target}'", transient=False)
+        raise FetchError(f"{built} is not there: build it with '{words('build', path)}'", transient=False)
     return str(built)
 
 
@@ -260,7 +260,9 @@ def _lines(seen: _Seen) -> list[str]:
 
 def _signed(seen: _Seen) -> list[str]:
     if seen.running is not None:
-        return [f"  verified  {each}" for each in seen.running.verified] or ["  verified  no policy of the sidecar's own asks for signatures"]
+        return [f"  verified  {each}" for each in seen.running.verified] or [
+            "  verified  no policy of the sidecar's own asks for signatures"
+        ]
     signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
     told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
     return [f"  signed    {told}"]

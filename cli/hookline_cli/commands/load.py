@@ -81,14 +81,22 @@ async def LOAD(  # noqa: N802 - what the decorator makes of it is a constant
     if trust:
         lines.append(
             f"keys and trust roots of the file: {', '.join(trust)}"
-            + (f", written to {where}; compare them before you trust them" if where else "; --trust-to writes them")
+            + (f", kept in {where}; compare them before you trust them" if where else "; --trust-to writes them")
         )
     if kept:
-        lines.append(f"already in {where} with other content, and left alone: {', '.join(kept)}; move it away, or give --trust-to")
+        lines.append(
+            f"already in {where} with other content, and left alone: {', '.join(kept)}; compare them, and name another "
+            "folder by --trust-to"
+        )
     return Answer(
         lines=lines,
-        data={"file": str(file), "artifacts": loaded, "trust": sorted(trust), "trustTo": str(where) if where else None,
-            "trustKept": kept},
+        data={
+            "file": str(file),
+            "artifacts": loaded,
+            "trust": sorted(trust),
+            "trustTo": str(where) if where else None,
+            "trustKept": kept,
+        },
     )
 
 

@@ -144,6 +144,8 @@ def _trust(root: Path | None, keys: Sequence[Path]) -> dict[str, bytes]:
         # A private key, or what is none, never goes into a file that is handed on.
         _ = read_pem(text, what=what) if "-----BEGIN" in text else read_raw(text, what=what)
         if path.suffix != ".pub" or not is_trust_name(path.name) or path.name in found:
-            raise UsageError(f"--with-key: {path} must have a name of its own that begins with no '-' or '.' and ends in .pub")
+            raise UsageError(
+                f"--with-key: {path} must have a name of its own that begins with no '-' or '.' and ends in .pub"
+            )
         found[path.name] = data
     return found

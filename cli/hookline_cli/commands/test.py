@@ -129,7 +129,7 @@ async def _once(
     # Of a resource, its limits and its isolation alone: a case says the rest itself.
     entry = await entry_for(subject, Wanted())
     if manifest is not None:
-        named = await entry_for(subject, Wanted(manifest=manifest))
+        named = await entry_for(subject, Wanted(manifest=manifest, permissions=subject.asks))
         entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
     tried = await judged.judge(subject, entry, chosen)
     if junit is not None:
