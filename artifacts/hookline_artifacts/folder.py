@@ -120,7 +120,7 @@ class LayoutFolder:
     def _entries(self) -> Sequence[Descriptor]:
         buffer = io.BytesIO()
         index = self._root / "index.json"
-        read_file(index, Body(buffer, what=f"the index {index}", cap=self._limits.manifest))
+        read_file(index, Body(buffer, what="the index", cap=self._limits.manifest))
         return read_manifest(buffer.getvalue()).entries or ()
 
     def _named(self, tag: str) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -24,12 +25,13 @@ from yarl import URL
 
 from hookline_artifacts import patience
 from hookline_artifacts.errors import FetchError, VerifyError
-from hookline_artifacts.folder import LayoutFolder
+from hookline_artifacts.folder import LayoutFolder, read_file
 from hookline_artifacts.limits import FetchLimits, parse_foreign
 from hookline_artifacts.login.access import RegistryAccess, advice_without_login
 from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Login, Tokens
 from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.cargo import Cargo
 from hookline_artifacts.net.proxies import NO_PROXIES, Proxies
 from hookline_artifacts.net.transport import OF_A_REGISTRY_BY_HAND, StatusError, Transport
@@ -296,12 +298,19 @@ class LayoutTarget:
             return found == name if name is not None else found is None and each["digest"] == entry["digest"]
 
         path = self._root / "index.json"
-        index = path.read_bytes() if path.exists() else None
+        index = _read(path) if path.exists() else None
         changed = listed(index, entry, same=same)
         if changed is not None:
             _write(path, [changed])
         if index is None:
             _write(self._root / "oci-layout", [b'{"imageLayoutVersion": "1.0.0"}'])
+
+
+def _read(path: Path) -> bytes:
+    """An index that is there: somebody else may have made the folder. Raises FetchError."""
+    buffer = io.BytesIO()
+    read_file(path, Body(buffer, what="the index", cap=FetchLimits().manifest))
+    return buffer.getvalue()
 
 
 def _write(path: Path, chunks: Any) -> None:

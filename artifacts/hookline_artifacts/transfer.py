@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from hookline_artifacts.package.archive import Budget, walk
 from hookline_artifacts.package.layouts import read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, is_tag, parse
 from hookline_artifacts.targets import REF_NAME, LayoutTarget, digest_of
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread, open_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -300,7 +301,9 @@ class Archive:
         """Read a file, every blob checked against its name. Blocks. Raises FetchError and VerifyError."""
         budget = Budget(unpacked=MAX_BYTES, entries=MAX_FILES)
         try:
-            with file.open("rb") as source:
+            with open(file, "rb", opener=open_at_once) as source:
+                if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                    raise FetchError(f"{file} is not a regular file; name what 'hookline save' wrote", transient=False)
                 for entry in walk(source, budget=budget):
                     if entry.is_file:
                         self._take(entry)
@@ -315,7 +318,7 @@ class Archive:
             most = FetchLimits().manifest
         elif folder == _BLOBS and DIGEST.fullmatch(digest):
             most = MAX_BYTES
-        elif folder == _TRUST and name.endswith((".pub", ".json", ".pem")) and not name.startswith("."):
+        elif folder == _TRUST and is_trust_name(name):
             most = _MAX_TRUST
         else:
             return  # other tools put files of their own there
@@ -328,6 +331,11 @@ class Archive:
             body.finish()
         if folder == _BLOBS:
             body.verify(digest)
+
+
+def is_trust_name(name: str) -> bool:
+    """Whether a key or a trust root may be called so: nothing that is hidden, an option, or no text."""
+    return name.endswith((".pub", ".json", ".pem")) and name[0] not in ".-" and name.isprintable()
 
 
 def _is_beside(name: str) -> bool:

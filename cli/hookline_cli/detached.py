@@ -20,6 +20,7 @@ from hookline_artifacts.targets import EMPTY, described, digest_of
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust import ed25519, signing
 from hookline_artifacts.trust.collect import collect
+from hookline_cli.bounded import opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ def _opened(path: Path) -> io.BufferedReader:
     """A file that is not too large to be an artifact. Raises FetchError."""
     most = FetchLimits().download
     try:
-        file = path.open("rb")
+        file = opened(path)
         size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise FetchError(f"{path} cannot be read: {error.strerror}", transient=False) from None

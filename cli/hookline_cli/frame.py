@@ -6,10 +6,13 @@ with ``--json`` as one object; progress and errors go to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
+import shlex
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -40,6 +43,8 @@ EXITS: Final[Mapping[int, str]] = {
 _QUIET_S: Final = 1.0
 """Seconds before progress is shown."""
 _EACH_S: Final = 0.2
+_NOTICES_S: Final = 3.0
+"""Seconds in which a command notices that it was cancelled."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB")
 _KIBI: Final = 1024
 
@@ -75,7 +80,7 @@ class Progress:
         if self._wanted and now - self._begun > _QUIET_S and now - self._shown > _EACH_S:
             self._shown, self._is_shown = now, True
             of = f" of {sized(self._total)}" if self._total is not None else ""
-            click.echo(f"\r\033[K{self._what}: {sized(self._done)}{of}", err=True, nl=False)
+            click.echo(f"\r\033[K{for_terminal(self._what)}: {sized(self._done)}{of}", err=True, nl=False)
 
     def end(self) -> None:
         """Take it away."""
@@ -95,7 +100,7 @@ class Waiting:
         """So many seconds have passed."""
         if self._wanted and seconds > _QUIET_S and seconds - self._shown > _EACH_S:
             self._shown = seconds
-            click.echo(f"\r\033[K{self._what}: {seconds:.0f} s", err=True, nl=False)
+            click.echo(f"\r\033[K{for_terminal(self._what)}: {seconds:.0f} s", err=True, nl=False)
 
     def end(self) -> None:
         """Take it away."""
@@ -216,19 +221,26 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
     try:
         found = function(**given)
         if not isinstance(found, Answer):
-            import asyncio  # noqa: PLC0415 - 40 ms, which --help does without
-
-            found = asyncio.run(_awaited(found))
+            found = _finished(found)
         answer = found
     except (ConfigError, UsageError) as error:
-        return _failed(error, USAGE, as_json=as_json)
+        return failed(error, USAGE, as_json=as_json)
     except FetchError as error:
-        return _failed(error, UNAVAILABLE, as_json=as_json)
+        return failed(error, UNAVAILABLE, as_json=as_json)
     except (LoadError, RefusedError) as error:
-        return _failed(error, REFUSED, as_json=as_json)
+        return failed(error, REFUSED, as_json=as_json)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror or error}", UNAVAILABLE, as_json=as_json)
+        return failed(f"{where}{error.strerror or error}", UNAVAILABLE, as_json=as_json)
+    try:
+        _print(answer, as_json=as_json)
+    except OSError as error:
+        return unwritable(error)
+    return answer.code
+
+
+def _print(answer: Answer, *, as_json: bool) -> None:
+    """Raises OSError where nobody reads it, or a disk is full."""
     if as_json:
         if answer.data is not None:
             click.echo(json.dumps(answer.data, indent=2))
@@ -236,8 +248,38 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
         click.echo(answer.raw, nl=sys.stdout.isatty() and not answer.raw.endswith(b"\n"))
     else:
         for line in answer.lines:
-            click.echo(for_terminal(line))
-    return answer.code
+            say(line)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Something that a person may want to know beside the answer; programs that ask for JSON do not."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.params.get("as_json"):
+        click.echo(for_terminal(f"note: {text}"), err=True)
+
+
+def words(command: str, *arguments: object) -> str:
+    """A command line to copy: ``hookline build 'my guard'``."""
+    given = [f"./{each}" if isinstance(each, Path) and str(each)[0] == "-" else str(each) for each in arguments]
+    return f"{_name} {shlex.join([command, *given])}"
+
+
+def unwritable(error: OSError) -> int:
+    """Stdout takes nothing more; the exit code. What is left of it is not tried once more at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    if not isinstance(error, BrokenPipeError):
+        with contextlib.suppress(OSError):
+            click.echo(for_terminal(f"{_name}: stdout cannot be written: {error.strerror}"), err=True)
+    return UNAVAILABLE
+
+
+def say(text: str) -> None:
+    """Print what people read, at once: of a command that goes on, what happened meanwhile."""
+    click.echo(for_terminal(text))
 
 
 def for_terminal(text: str) -> str:
@@ -255,30 +297,65 @@ def for_terminal(text: str) -> str:
     )
 
 
-async def _awaited(found: Awaitable[Answer]) -> Answer:
-    return await found
+def _finished(found: Awaitable[Answer]) -> Answer:
+    """What a command comes to. Ctrl-C cancels it, and ends it where it has not noticed after some seconds of work."""
+    import asyncio  # noqa: PLC0415 - 40 ms, which --help does without
+
+    async def awaited() -> Answer:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - this is one
+        tasks.append((task, loop))
+        return await found
+
+    def interrupted(*_: object) -> None:
+        if not tasks:
+            raise KeyboardInterrupt
+        task, loop = tasks.pop()
+        task.cancel()
+        loop.call_soon_threadsafe(lambda: None)  # it may sleep
+        signal.setitimer(signal.ITIMER_REAL, _NOTICES_S)
+
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tasks: list[tuple[asyncio.Task[Any], asyncio.AbstractEventLoop]] = []
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return asyncio.run(awaited())
+    signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGALRM, ended)
+    try:
+        return asyncio.run(awaited())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _failed(error: Exception | str, code: int, *, as_json: bool) -> int:
-    if as_json:
-        click.echo(json.dumps({"error": str(error), "exit": code}, indent=2))
-    else:
+def failed(error: Exception | str, code: int, *, as_json: bool) -> int:
+    """Say why, to people or to a program; the exit code."""
+    if not as_json:
         click.echo(for_terminal(f"{_name}: {error}"), err=True)
+        return code
+    try:
+        click.echo(json.dumps({"error": str(error), "exit": code}, indent=2))
+        sys.stdout.flush()
+    except OSError as wrong:
+        return unwritable(wrong)
     return code
 
 
-def fault(error: BaseException) -> int:
+def fault(error: BaseException, *, as_json: bool = False) -> int:
     """Say of an error that nobody expected; the exit code."""
     if os.environ.get("HOOKLINE_TRACEBACK"):
         import traceback  # noqa: PLC0415
 
         traceback.print_exception(error)
     text = " ".join(str(error).split())
-    click.echo(
-        for_terminal(
-            f"{_name}: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to "
-            "see where, and report it"
-        ),
-        err=True,
+    return failed(
+        f"this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see where, "
+        "and report it",
+        FAULT,
+        as_json=as_json,
     )
-    return FAULT

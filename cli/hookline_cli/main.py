@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import atexit
+=======
+import contextlib
+import errno
+>>>>>>> h-author
 import gc
 import importlib
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -13,11 +20,18 @@ import click
 from hookline_cli import frame
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from click.shell_completion import CompletionItem
 
 
 _GARBAGE: Final = 50_000
 """Objects before garbage is looked for: classes that are imported are none, and make a tenth of a call's time."""
+
+
+_UNWRITABLE: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
+"""What stdout says where nobody reads it, or its disk is full."""
 
 
 class _Entry(NamedTuple):
@@ -165,21 +179,52 @@ def main(name: str = "hookline") -> None:
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)  # an interpreter that ends looks for garbage in all it has: a fifth of a call's time
     frame.called(name)
+    _streams()
+    # As programs ask for it, where the command line is not understood as well.
+    as_json = "--json" in sys.argv[1:]
     try:
-        program(name).main(prog_name=name, standalone_mode=False)
+        with _ending():
+            program(name).main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(frame.USAGE)
+        sys.exit(frame.failed(error.format_message(), frame.USAGE, as_json=True) if as_json else frame.USAGE)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{name}: interrupted", err=True)
         sys.exit(frame.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(frame.UNAVAILABLE)
     except Exception as error:  # noqa: BLE001 - nobody at a terminal is helped by a traceback
-        sys.exit(frame.fault(error))
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            sys.exit(frame.unwritable(error))
+        sys.exit(frame.fault(error, as_json=as_json))
+
+
+def _streams() -> None:
+    """Each of the three is there: a file that is opened would get the number of one that is closed."""
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115, PTH123 - to the end of the process
+
+
+@contextlib.contextmanager
+def _ending() -> Iterator[None]:
+    """A signal that ends it, and a terminal that goes away, are as Ctrl-C is: what it began is taken away again."""
+
+    def interrupted(number: int, frame_: FrameType | None) -> None:  # noqa: ARG001 - the signal's
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame_)
+        else:  # in the background of a shell, Ctrl-C is ignored
+            raise KeyboardInterrupt
+
+    taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_DFL]
+    for each in taken:  # nohup ignores one
+        signal.signal(each, interrupted)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def kubectl() -> None:

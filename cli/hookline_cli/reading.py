@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _MAX_FILES: Final = 1000
+MAX_PROBLEMS: Final = 100
+"""Of one document that are told: to find a name that may be meant takes a while."""
 _METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
 _KINDS: Final = (KIND, POLICY_KIND)
 _OF_A_NAMESPACE: Final = "kubernetes.io/metadata.name"
@@ -184,7 +186,8 @@ def _take_ours(
         )
     except ValidationError as error:
         name = metadata.get("name") if isinstance(metadata, dict) else None
-        for each, wrong in zip(sentences.problems(error), error.errors(include_url=False), strict=True):
+        told = sentences.problems(error, most=MAX_PROBLEMS)
+        for each, wrong in zip(told, error.errors(include_url=False), strict=False):
             near = meant(model, wrong["loc"]) if wrong["type"] == "extra_forbidden" else ""
             documents.problems.append(f"{file}: {model.model_fields['kind'].default} '{name}': {each}{near}")
         return

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from hookline_api import json_cost, sentences
 from hookline_api.hooks import Hook, parse_hook
 from hookline_api.resources import Limits
+from hookline_api.text import found as kind_of
 from hookline_api.text import readable
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def read_cases(document: bytes | str) -> list[Case]:
     written.check(data)
     if isinstance(data, list) and len(data) > MAX_CASES:  # before each is looked at
         raise CasesError(f"there are {len(data)} cases, and a plugin may have {MAX_CASES}")
+    if not isinstance(data, list):
+        raise CasesError(f'the cases are {kind_of(data)}, and have to be a list of them: [{{"name": …}}, …]')
     try:
         cases = _CASES.validate_python(data)
     except ValidationError as error:

@@ -222,6 +222,7 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(hookline, tmp_path, wha
     assert not list((tmp_path / "mirror").rglob("index.json"))
 
 
+<<<<<<< HEAD
 def test_indexes_in_each_other_go_along(hookline, tmp_path):
     """As many as somebody who fetches them follows."""
     (tmp_path / "nested.tar").write_bytes(tar_of(_nested(4)))
@@ -230,6 +231,29 @@ def test_indexes_in_each_other_go_along(hookline, tmp_path):
     manifest = _nested(4)
     held = sum(len(data) for name, data in manifest.items() if name.startswith("blobs/"))
     assert done.json["artifacts"][0]["size"] == held
+=======
+def test_keys_of_a_file_take_the_place_of_none(hookline, tmp_path):
+    """What is there may be what they are to be compared with. Names that are options, hidden or no text are none."""
+    names = [
+        "trust/release.pub",
+        "trust/new.pub",
+        "trust/-rf.pub",
+        "trust/.hidden.pub",
+        "trust/a\x1b[2J.pub",
+        "trust/a\nb.pub",
+    ]
+    (tmp_path / "theirs.tar").write_bytes(tar_of({**layout(), **dict.fromkeys(names, b"theirs")}))
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "release.pub").write_bytes(b"mine")
+    done = hookline("load", "theirs.tar", "--to", "mirror", "--trust-to", "keys")
+    assert done.code == 0, done
+    assert "already in keys with other content, and left alone: release.pub" in done.out
+    assert {each.name: each.read_bytes() for each in (tmp_path / "keys").iterdir()} == {
+        "release.pub": b"mine", "new.pub": b"theirs",
+    }  # fmt: skip
+    again = hookline("load", "theirs.tar", "--to", "mirror", "--trust-to", "keys", "--json")
+    assert (again.json["trust"], again.json["trustKept"]) == (["new.pub", "release.pub"], ["release.pub"])
+>>>>>>> h-author
 
 
 def test_files_of_other_tools_are_loaded(hookline, tmp_path):
@@ -247,6 +271,7 @@ def test_files_of_other_tools_are_loaded(hookline, tmp_path):
         (["save", "127.0.0.1:1/a/b:1", "-o", "none/a.tar", "--insecure"], 3, "No such file"),
         (["save", "127.0.0.1:1/a/b:1", "-o", "a.tar", "--with-key", "release.key"], 2, "is a private key"),
         (["save", "127.0.0.1:1/a/b:1", "-o", "a.tar", "--with-trust-root", "none.json"], 2, "cannot be read"),
+        (["save", "127.0.0.1:1/a/b:1", "-o", "/dev/null", "--insecure"], 2, "is a device, or a pipe: name a file"),
         (["save", "-o", "a.tar"], 2, "Missing argument"),
         (["load", "none.tar", "--to", "x"], 3, "No such file"),
         (["load", "none.tar"], 2, "give either"),

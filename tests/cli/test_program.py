@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 
@@ -82,6 +84,56 @@ def test_an_error_is_json_where_that_is_asked_for(hookline):
     done = hookline("verify", "none.wasm", "--key", "none.pub", "--json")
     assert done.json == {"error": "there is no file 'none.wasm'", "exit": 3}
     assert done.err == ""
+
+
+def test_so_is_a_wrong_command_line(hookline, monkeypatch):
+    """And a fault of its own, and what was interrupted has nothing to say."""
+    assert hookline("verify", "--nix", "--json").json == {"error": "No such option '--nix'.", "exit": 2}
+    assert hookline("nix", "--json").json["exit"] == 2
+
+    def fails(*_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("hookline_artifacts.trust.private_keys.generate", fails)
+    done = hookline("keygen", "--json")
+    assert (done.json["exit"], done.err) == (frame.FAULT, "")
+
+
+def run(script):
+    """How ``hookline`` ends in a shell, which prints that at last; its stderr."""
+    script = script.replace("hookline", f"{shlex.quote(sys.executable)} -m hookline_cli")
+    done = subprocess.run(
+        ["sh", "-c", f"{script}; echo $? >&2"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    return done.stderr
+
+
+FULL = "hookline: stdout cannot be written: No space left on device\n3\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("hookline check none.yaml --json >/dev/full", FULL),
+        ("hookline new --list >/dev/full", FULL),
+        ("hookline --help >/dev/full", FULL),
+        ("hookline new --list >&-", "0\n"),
+        ("hookline call no.wasm pre_query - <&- >&-", "hookline: the module: there is no file no.wasm\n3\n"),
+    ],
+)
+def test_where_nothing_can_be_written_it_says_so(script, said):
+    """A full disk, a closed stream, and a reader that is gone: no fault of its own, and no traceback."""
+    assert run(script) == said
+
+
+def test_a_reader_that_is_gone_is_no_fault():
+    """As of ``hookline inspect … | head -1``: nobody is told."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "hookline_cli", "new", "--list"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (frame.UNAVAILABLE, b"")
 
 
 def test_a_fault_of_its_own_is_no_traceback(hookline, monkeypatch):

@@ -23,6 +23,7 @@ from hookline_artifacts.reference import parse as parse_reference
 Json = dict[str, Any]
 
 _MAX_WARNINGS: Final = 5
+_MAX_PROBLEMS: Final = 50
 _MAX_VALUES: Final = 20_000
 _METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
 _LABEL_PREFIX: Final = re.compile(r"(?=.{1,253}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/")
@@ -65,7 +66,7 @@ def judge(document: Json, *, name: str = "unnamed", local: bool = False) -> Judg
         if isinstance(config, dict):
             plugin = _with_config(plugin, config, problems)
     except ValidationError as error:
-        problems += map(str, sentences.problems(error))
+        problems += map(str, sentences.problems(error, most=_MAX_PROBLEMS))
     warnings = _unknown_fields(text, local=local)
     if isinstance(spec, dict):
         problems += _more_problems(spec, local=local)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hookline_api.cases import SECTION as CASES_SECTION
 from hookline_api.text import readable
@@ -20,10 +24,12 @@ from hookline_artifacts.module.inspection import inspect_module
 from hookline_cli.authoring import describing, texts, toolchains
 from hookline_cli.authoring.project import CASES, PLUGIN, Command, Project
 from hookline_cli.authoring.subject import MAX_MODULE
+from hookline_cli.bounded import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+T = TypeVar("T")
 PLUGIN_SECTION: Final = "hookline.plugin"
 _MAX_OUTPUT: Final = 2**20
 """Bytes of what a tool says that are kept: its end."""
@@ -142,13 +148,34 @@ def _compact(cases: bytes) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """A file, complete or as it was. Raises FetchError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise FetchError(f"{path} cannot be written: {error.strerror}", transient=False) from None
+
+
+class _EndedError(Exception):
+    """Nobody waits for it any more."""
+
+
+async def in_thread(work: Callable[[Callable[[float], None]], T], tick: Callable[[float], None] = lambda _: None) -> T:
+    """What ``work`` gives, which is one of the functions here and takes a ``tick``. Who is cancelled ends its tools."""
+    is_over = threading.Event()
+
+    def ticking(seconds: float) -> None:
+        if is_over.is_set():
+            raise _EndedError
+        tick(seconds)
+
+    working = asyncio.ensure_future(asyncio.to_thread(work, ticking))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        is_over.set()
+        with contextlib.suppress(Exception):
+            await working
+        raise
 
 
 def run(project: Project, command: Command, tick: Callable[[float], None], *, env: Mapping[str, str]) -> str:
@@ -158,7 +185,7 @@ def run(project: Project, command: Command, tick: Callable[[float], None], *, en
     try:
         process = subprocess.Popen(  # noqa: S603 - what its author wrote into hookline.toml
             words, cwd=project.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     except FileNotFoundError:
         raise FetchError(_missing(command[0]), transient=False) from None
@@ -172,32 +199,35 @@ def run(project: Project, command: Command, tick: Callable[[float], None], *, en
 
 def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> str:
     """All that a process says, to its end; of very much, the end."""
-    import threading  # noqa: PLC0415 - for this alone
-
     kept = bytearray()
 
     def listen() -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        while chunk := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]  # of a BufferedReader
-            kept.extend(chunk)
-            del kept[:-_MAX_OUTPUT]
+        with process.stdout as words:
+            while chunk := words.read1(1 << 16):  # type: ignore[attr-defined]  # of a BufferedReader
+                kept.extend(chunk)
+                del kept[:-_MAX_OUTPUT]
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     begun = time.monotonic()
     try:
+        ended = None
         while listener.is_alive():
             listener.join(_LOOK_S)
-            tick(time.monotonic() - begun)
+            now = time.monotonic()
+            tick(now - begun)
+            # What it left running may keep the pipe, and is not waited for.
+            ended = now if ended is None and process.poll() is not None else ended
+            if ended is not None and now - ended > _END_S:
+                break
         process.wait()
     except BaseException:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it started
         process.wait()
         listener.join(_END_S)
         raise
-    finally:
-        if not listener.is_alive() and process.stdout is not None:
-            process.stdout.close()
     return kept.decode(errors="replace").strip()[-_SHOWN:]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_cli.authoring.texts import did_you_mean, read
 
@@ -19,6 +20,8 @@ NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _MAX_FILE: Final = 64 * 1024
 _FIELDS: Final = {"language", "build", "module", "test", "env", "name"}
 _MAX_WORDS: Final = 100
+_NUL: Final = "\0"
+"""No name of a file, no word of a command and no variable can have it."""
 
 Command = tuple[str, ...]
 
@@ -77,6 +80,11 @@ def read_project(folder: Path) -> Project:
     env = data.get("env", {})
     if not isinstance(env, dict) or not all(isinstance(each, str) for each in env.values()):
         raise ConfigError(f"{path}: env has to be a table of texts")
+    for key, each in env.items():
+        if not key or "=" in key or _NUL in key + each:
+            raise ConfigError(
+                f"{path}: env: {readable(key, 60)!r} cannot be set: a name has no '=', and none has a NUL"
+            )
     return Project(
         folder=folder,
         name=_name(folder, path, data),
@@ -90,7 +98,12 @@ def read_project(folder: Path) -> Project:
 
 def named_by(folder: Path, fallback: str) -> str:
     """A name that a plugin may have, made of a folder's."""
-    words = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+    import unicodedata  # noqa: PLC0415 - few names have letters with marks
+
+    name = folder.resolve().name
+    if not name.isascii():
+        name = "".join(each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return words[:63].strip("-") or fallback
 
 
@@ -111,8 +124,8 @@ def _name(folder: Path, path: Path, data: dict[str, Any]) -> str:
 
 def _text(path: Path, data: dict[str, Any], key: str) -> str:
     value = data.get(key)
-    if not isinstance(value, str) or not value:
-        what = "is missing" if key not in data else "has to be a text"
+    if not isinstance(value, str) or not value or _NUL in value:
+        what = "is missing" if key not in data else "has to be a text, without a NUL in it"
         raise ConfigError(f'{path}: {key} {what}: {key} = "…"')
     return value
 
@@ -125,7 +138,9 @@ def _commands(path: Path, data: dict[str, Any], key: str, *, required: bool) -> 
     several: list[Any] = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for each in several:
         is_words = (
-            isinstance(each, list) and 0 < len(each) <= _MAX_WORDS and all(isinstance(word, str) for word in each)
+            isinstance(each, list)
+            and 0 < len(each) <= _MAX_WORDS
+            and all(isinstance(word, str) and _NUL not in word for word in each)
         )
         if not is_words or not each[0]:
             what = "is missing" if key not in data else "has to be the words of a command"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import hashlib
 import json
 import time
@@ -16,6 +16,7 @@ from hookline_artifacts.errors import LoadError
 from hookline_cli.authoring import building, judged, local_sidecar, shown
 from hookline_cli.authoring.project import CASES, MANIFEST, read_project
 from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, read_subject
+from hookline_cli.frame import say
 
 if TYPE_CHECKING:
     from hookline_cli.authoring.local_sidecar import LocalSidecar
@@ -36,7 +37,7 @@ class Teller:
         if self._as_json:
             click.echo(json.dumps({"event": event, **data} if data else {"event": event, "text": text}))
         elif text:
-            click.echo(text)
+            say(text)
 
     def line_of_sidecar(self, line: str) -> None:
         """A line of the sidecar's log: decisions and guests always, the rest where it matters."""
@@ -77,7 +78,7 @@ class Rounds:
         say = self._teller.say
         try:
             project = read_project(self._folder)
-            built = await asyncio.to_thread(building.build, project)
+            built = await building.in_thread(functools.partial(building.build, project))
             subject = read_subject(self._folder)
             local_sidecar.write_manifest(self._plugins, project, subject)
             building.write(self._plugins / built.path.name, subject.wasm)
@@ -117,7 +118,7 @@ class Rounds:
             cases, _ = cases_for(subject, None)
             entry = await entry_for(subject, Wanted())
             if (project.folder / MANIFEST).exists():
-                named = await entry_for(subject, Wanted(manifest=project.folder / MANIFEST))
+                named = await entry_for(subject, Wanted(manifest=project.folder / MANIFEST, permissions=subject.asks))
                 entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
             tried = await judged.judge(subject, entry, cases)
         except LoadError as error:

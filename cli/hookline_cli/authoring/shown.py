@@ -11,6 +11,7 @@ import click
 
 from hookline_api.abi import HOST_FUNCTIONS, ungranted_imports
 from hookline_api.text import readable
+from hookline_cli.frame import sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from hookline_runtime.trial.trial import Called
 
 _MOST: Final = 2000
+_FULL: Final = 7 / 8
+"""Of the memory that is allowed, from which on a trap may be the want of more."""
 _LINES: Final = 50
 """Of a log that are shown."""
 ADVICE: Final[Mapping[str, str]] = {
@@ -96,6 +99,12 @@ def advice(called: Called) -> str:
         needed = ungranted_imports([_whole(each) for each in called.denied], ())
         permissions = " ".join(f"--permission {each}" for each in sorted(set(needed.values())))
         return f"it called {', '.join(sorted(called.denied))} without the permission: grant it with {permissions}"
+    if called.cause == "trap" and called.memory >= called.memory_limit * _FULL:
+        return (
+            f"its memory has {sized(called.memory)} of the {sized(called.memory_limit)} that limits.memory allows, "
+            "and a guest that gets no more ends: look for what grows without an end; where the work is real, give it "
+            "more with --limit memory=128Mi"
+        )
     if called.cause == "result" and (named := _OF_RESULTS.get(_kind(called.message or ""))):
         return named
     return ADVICE.get(called.cause or "", "see docs/author/hooks.md")

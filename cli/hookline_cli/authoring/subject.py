@@ -16,7 +16,8 @@ from hookline_artifacts.errors import ConfigError, FetchError, LoadError, Verify
 from hookline_artifacts.module.annotate import custom_sections
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_module
-from hookline_cli.authoring import texts
+from hookline_cli import frame
+from hookline_cli.authoring import sources, texts
 from hookline_cli.authoring.project import CASES, MANIFEST, NAME, Project, named_by, read_project
 
 if TYPE_CHECKING:
@@ -64,7 +65,10 @@ def read_subject(target: Path) -> Subject:
         project = read_project(target)
         path = project.built
         if not path.exists():
-            raise FetchError(f"{path} is not there: build it with 'hookline build {target}'", transient=False)
+            raise FetchError(f"{path} is not there: build it with '{frame.words('build', target)}'", transient=False)
+        changed = sources.newer(project.folder, path)
+        if changed is not None:
+            frame.note(f"{changed} is newer than {path}: '{frame.words('build', target)}' builds it again")
     wasm = texts.read(path, most=MAX_MODULE, what="the module")
     try:
         info = inspect_module(wasm)
@@ -85,8 +89,8 @@ def cases_for(subject: Subject, given: Path | None) -> tuple[list[Case], str]:
     raw = subject.own_cases()
     if raw is None:
         raise FetchError(
-            f"{subject.path} carries no cases: give --cases FILE, or put them in with 'hookline annotate "
-            f"{subject.path} --cases cases.json'",
+            f"{subject.path} carries no cases: give --cases FILE, or put them in with '"
+            f"{frame.words('annotate', subject.path, '--cases', 'cases.json')}'",
             transient=False,
         )
     where = f"the section {SECTION} of {subject.path}"
@@ -115,7 +119,7 @@ class Wanted:
 
 async def entry_for(subject: Subject, wanted: Wanted) -> BundlePlugin:
     """The entry of a bundle. Raises ConfigError and FetchError; nothing of the settings is checked by the schema."""
-    entry = _plain(subject) if wanted.manifest is None else await _by_manifest(subject, wanted.manifest)
+    entry = _plain(subject) if wanted.manifest is None else await _by_manifest(subject, wanted.manifest, wanted)
     update: dict[str, Any] = {}
     if wanted.config is not None:
         update["config"] = Config(wanted.config)
@@ -171,7 +175,7 @@ def _artifact(subject: Subject) -> BundleArtifact:
     )
 
 
-async def _by_manifest(subject: Subject, manifest: Path) -> BundlePlugin:
+async def _by_manifest(subject: Subject, manifest: Path, wanted: Wanted) -> BundlePlugin:
     from hookline_api.resources import LocalWasmPlugin  # noqa: PLC0415 - few calls have one
     from hookline_artifacts.entry import called_hooks, check_entry, check_permissions, make_entry  # noqa: PLC0415
     from hookline_artifacts.settings import settings  # noqa: PLC0415
@@ -193,8 +197,12 @@ async def _by_manifest(subject: Subject, manifest: Path) -> BundlePlugin:
         raise ConfigError(f"{error}; put the object that configFrom names into {manifest}, too") from None
     hooks = called_hooks(plugin, subject.description, subject.info)
     entry = make_entry(plugin, _artifact(subject), hooks=hooks, settings=given)
-    check_permissions(plugin, entry, subject.info)
-    check_entry(entry, subject.info)
+    try:
+        if wanted.permissions is None:  # else they are given instead, and what is not is denied
+            check_permissions(plugin, entry, subject.info)
+        check_entry(entry, subject.info)
+    except ConfigError as error:
+        raise ConfigError(f"{manifest}: {error}") from None
     return entry
 
 

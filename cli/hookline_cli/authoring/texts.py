@@ -14,6 +14,7 @@ from hookline_api.permissions import Permission, is_permission
 from hookline_api.sentences import problems
 from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_cli.bounded import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,7 @@ def read(path: Path, *, most: int, what: str) -> bytes:
     if path.is_dir():
         raise FetchError(f"{what}: {path} is a folder, and a file is wanted", transient=False)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(most + 1)
     except FileNotFoundError:
         raise FetchError(f"{what}: there is no file {path}", transient=False) from None
@@ -56,9 +57,10 @@ def parsed(raw: bytes | str, *, what: str) -> Any:
         raise ConfigError(f"{what} is not JSON: {where}: {error.msg[:1].lower()}{error.msg[1:]}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} is not JSON: byte {error.start} is not UTF-8") from None
-    except (RecursionError, ValueError) as error:
-        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f"{what} is not JSON that can be read: {why}") from None
+    except RecursionError:
+        raise ConfigError(f"{what} is not JSON that can be read: it is nested too deep") from None
+    except ValueError:  # Python's own bound of digits
+        raise ConfigError(f"{what} is not JSON that can be read: a number has thousands of digits") from None
 
 
 def an_object(raw: bytes | str, *, what: str) -> dict[str, Any]:

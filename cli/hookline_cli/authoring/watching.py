@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from watchfiles import awatch
 
+from hookline_cli.authoring.sources import MOST, files, is_source
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection
 
     from watchfiles import Change
 
-_NOT_SOURCES: Final = frozenset(
-    {"node_modules", "target", "build", "dist", "__pycache__", "zig-cache", ".zig-cache", "zig-out", ".git", ".venv"}
-)
-_MADE: Final = frozenset({".wasm", ".pyc", ".swp", ".tmp"})
-_MOST: Final = 10_000
-"""Files that are looked at."""
 _SETTLED_MS: Final = 50
 """After the last change, how long nothing more may change: editors write a file in several steps."""
 _PATIENCE_MS: Final = 400
@@ -56,7 +51,7 @@ class Sources:
 
 
 def _counts(_: Change, changed: str) -> bool:
-    return _is_source(Path(changed).name)
+    return is_source(Path(changed).name)
 
 
 def _since(now: _State, before: _State) -> float:
@@ -69,25 +64,12 @@ def _since(now: _State, before: _State) -> float:
 def _state(roots: Collection[Path]) -> _State:
     """Size and time of each source."""
     found: _State = {}
-    for path in _files(roots):
+    for path in files(roots):
         try:
             state = path.stat()
         except OSError:
             continue  # gone meanwhile
         found[str(path)] = (state.st_size, state.st_mtime_ns)
-        if len(found) >= _MOST:
+        if len(found) >= MOST:
             break
     return found
-
-
-def _files(roots: Collection[Path]) -> Iterator[Path]:
-    for root in roots:
-        if root.is_file():
-            yield root
-        for folder, folders, files in os.walk(root):
-            folders[:] = [each for each in folders if each not in _NOT_SOURCES and not each.startswith(".")]
-            yield from (Path(folder) / each for each in files if _is_source(each))
-
-
-def _is_source(name: str) -> bool:
-    return not name.startswith(".") and not name.endswith("~") and Path(name).suffix not in _MADE

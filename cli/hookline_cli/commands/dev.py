@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hookline_cli.frame import FILE, UNAVAILABLE, Answer, command
+from hookline_cli.frame import FILE, INTERRUPTED, UNAVAILABLE, Answer, command
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -76,7 +76,14 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
     with local_sidecar.scratch() as (plugins, state):
         rounds = Rounds(folder, plugins, teller)
         begun = time.monotonic()
-        first = await rounds.go(None, begun)
+        first = False
+
+        async def begin() -> None:
+            nonlocal first
+            first = await rounds.go(None, begun)
+
+        if not await _until(stop, begin()):
+            return Answer(lines=[], data=None, code=INTERRUPTED)
         async with local_sidecar.started(plugins, state, listen=listen, inputs=inputs) as sidecar:
             teller.say("started", f"the sidecar answers on {listen}; Ctrl-C ends it", listen=listen)
             watching = _watched(rounds, folder, sidecar, teller, sources, began=begun if first else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hookline_cli.frame import Answer, UsageError, command, registry_options, sized
+from hookline_cli.frame import Answer, UsageError, command, registry_options, sized, words
 from hookline_cli.inquiry.options import Asked, cluster_options, sidecar_options
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _built(target: str) -> str:
 
     built = read_project(path).built
     if not built.exists():
-        raise FetchError(f"{built} is not there: build it with 'hookline build {target}'", transient=False)
+        raise FetchError(f"{built} is not there: build it with '{words('build', path)}'", transient=False)
     return str(built)
 
 

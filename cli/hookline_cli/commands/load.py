@@ -73,8 +73,7 @@ async def LOAD(  # noqa: N802 - what the decorator makes of it is a constant
             loaded = [await _load(each, place, archive, reach, session) for each, place in places]
         trust = archive.trust()
         where = trust_to or (folder / "trust" if folder is not None else None)
-        if trust and where is not None:
-            _write(where, trust)
+        kept = _write(where, trust) if trust and where is not None else []
     lines = [
         f"loaded: {each['reference']}@{each['digest']} (from {each['origin']}, {sized(each['sent'])} new)"
         for each in loaded
@@ -82,11 +81,22 @@ async def LOAD(  # noqa: N802 - what the decorator makes of it is a constant
     if trust:
         lines.append(
             f"keys and trust roots of the file: {', '.join(trust)}"
-            + (f", written to {where}; compare them before you trust them" if where else "; --trust-to writes them")
+            + (f", kept in {where}; compare them before you trust them" if where else "; --trust-to writes them")
+        )
+    if kept:
+        lines.append(
+            f"already in {where} with other content, and left alone: {', '.join(kept)}; compare them, and name another "
+            "folder by --trust-to"
         )
     return Answer(
         lines=lines,
-        data={"file": str(file), "artifacts": loaded, "trust": sorted(trust), "trustTo": str(where) if where else None},
+        data={
+            "file": str(file),
+            "artifacts": loaded,
+            "trust": sorted(trust),
+            "trustTo": str(where) if where else None,
+            "trustKept": kept,
+        },
     )
 
 
@@ -112,10 +122,24 @@ async def _load(
     }
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+def _write(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Write them, and never over what is there: that may be what they are to be compared with. What was left alone."""
+    from hookline_cli.bounded import opened  # noqa: PLC0415 - few files have any
+
     folder.mkdir(parents=True, exist_ok=True)
+    kept = []
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        try:
+            with (folder / name).open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            try:
+                with opened(folder / name) as file:
+                    is_same = file.read(len(data) + 1) == data
+            except OSError:
+                is_same = False
+            kept += [] if is_same else [name]
+    return kept
 
 
 def _place(saved: Saved, prefix: str | None, folder: Path | None) -> Reference | LayoutReference:

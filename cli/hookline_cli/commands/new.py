@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hookline_cli.frame import FILE, Answer, UsageError, command
+from hookline_cli.frame import FILE, Answer, UsageError, command, words
 
 _EXAMPLES = """
 hookline new --list
@@ -56,10 +56,10 @@ def NEW(*, folder: Path | None, lang: str | None, name: str | None, lists: bool)
         f"made {folder}: the plugin {plugin}, in {made_of.language}",
         f"  {', '.join(own)}",
         "next:",
-        f"  hookline build {folder}",
-        f"  hookline test {folder}",
-        f"  hookline call {folder} pre_query 'DROP TABLE users'",
-        f"  hookline dev {folder}",
+        f"  {words('build', folder)}",
+        f"  {words('test', folder)}",
+        f"  {words('call', folder, 'pre_query', 'DROP TABLE users')}",
+        f"  {words('dev', folder)}",
     ]
     data = {"folder": str(folder), "name": plugin, "language": made_of.language, "files": [str(each) for each in files]}
     return Answer(lines=lines, data=data)

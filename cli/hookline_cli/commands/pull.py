@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,11 +78,7 @@ def _name(place: Reference | LayoutReference) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}.part")  # nobody can have put a link there
-    try:
-        shutil.copyfile(source, temporary)
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    from hookline_cli.bounded import replacing  # noqa: PLC0415 - --help does without
+
+    with replacing(target) as temporary, source.open("rb") as file, temporary.open("wb") as copy:
+        shutil.copyfileobj(file, copy)

@@ -62,8 +62,11 @@ async def SAVE(  # noqa: N802 - what the decorator makes of it is a constant
     from hookline_artifacts.limits import FetchLimits  # noqa: PLC0415
     from hookline_artifacts.threads import in_thread  # noqa: PLC0415
     from hookline_artifacts.transfer import MAX_REFERENCES, Archive  # noqa: PLC0415
+    from hookline_cli.bounded import is_special  # noqa: PLC0415
     from hookline_cli.registries import Reach  # noqa: PLC0415
 
+    if is_special(output):
+        raise UsageError(f"--output {output} is a device, or a pipe: name a file")
     origins = [_origin(each) for each in references]
     if len(origins) > MAX_REFERENCES:
         raise UsageError(f"{len(origins)} references, and {MAX_REFERENCES} go into one file")
@@ -128,6 +131,7 @@ def _origin(text: str) -> Reference:
 
 
 def _trust(root: Path | None, keys: Sequence[Path]) -> dict[str, bytes]:
+    from hookline_artifacts.transfer import is_trust_name  # noqa: PLC0415
     from hookline_artifacts.trust.keys import read_pem, read_raw  # noqa: PLC0415
     from hookline_cli.bounded import read_file  # noqa: PLC0415
 
@@ -139,7 +143,9 @@ def _trust(root: Path | None, keys: Sequence[Path]) -> dict[str, bytes]:
         text, what = data.decode(errors="replace"), f"--with-key: {path}"
         # A private key, or what is none, never goes into a file that is handed on.
         _ = read_pem(text, what=what) if "-----BEGIN" in text else read_raw(text, what=what)
-        if path.suffix != ".pub" or path.name in found:
-            raise UsageError(f"--with-key: {path} must have a name of its own that ends in .pub")
+        if path.suffix != ".pub" or not is_trust_name(path.name) or path.name in found:
+            raise UsageError(
+                f"--with-key: {path} must have a name of its own that begins with no '-' or '.' and ends in .pub"
+            )
         found[path.name] = data
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hookline_cli.frame import FILE, REFUSED, Answer, RefusedError, UsageError, Waiting, command
+from hookline_cli.frame import FILE, REFUSED, Answer, RefusedError, UsageError, Waiting, command, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
 ) -> Answer:
     """Test a plugin."""
     if native:
-        _natively(target)
+        await _natively(target)
     if not watch:
         return await _once(target, cases, manifest, pattern, verbose=verbose, junit=junit)
     from hookline_artifacts.errors import LoadError  # noqa: PLC0415
@@ -73,7 +74,7 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
             if is_project(target):
                 waiting = Waiting("building")
                 try:
-                    building.build(read_project(target), waiting.at)
+                    await building.in_thread(functools.partial(building.build, read_project(target)), waiting.at)
                 finally:
                     waiting.end()
             answer = await _once(target, cases, manifest, pattern, verbose=verbose, junit=junit)
@@ -82,7 +83,7 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
             text = [*error.output.splitlines(), "not built"]
         except LoadError as error:
             text = [f"hookline: {error}"]
-        click.echo("\n".join(text))
+        say("\n".join(text))
 
     sources = Sources([target, *(each for each in (cases, manifest) if each is not None)])
     await again()
@@ -92,14 +93,14 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
     return Answer(lines=[])
 
 
-def _natively(target: Path) -> None:
+async def _natively(target: Path) -> None:
     """The tests of the language. Raises RefusedError with what they said where one fails."""
     from hookline_cli.authoring import building  # noqa: PLC0415
     from hookline_cli.authoring.project import read_project  # noqa: PLC0415
 
     waiting = Waiting("the project's own tests")
     try:
-        building.own_tests(read_project(target), waiting.at)
+        await building.in_thread(functools.partial(building.own_tests, read_project(target)), waiting.at)
     except building.ToolFailedError as error:
         raise RefusedError(f"{error.output}\nthe project's own tests fail: {' '.join(error.command)!r:.120}") from None
     finally:
@@ -128,7 +129,7 @@ async def _once(
     # Of a resource, its limits and its isolation alone: a case says the rest itself.
     entry = await entry_for(subject, Wanted())
     if manifest is not None:
-        named = await entry_for(subject, Wanted(manifest=manifest))
+        named = await entry_for(subject, Wanted(manifest=manifest, permissions=subject.asks))
         entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
     tried = await judged.judge(subject, entry, chosen)
     if junit is not None:

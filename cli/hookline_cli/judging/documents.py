@@ -129,7 +129,11 @@ def _model(
     try:
         return strict.model_validate_json(text, strict=True, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
-        for each, wrong in zip(sentences.problems(error), error.errors(include_url=False), strict=True):
+        every = error.errors(include_url=False)
+        told = sentences.problems(error, most=reading.MAX_PROBLEMS)
+        for each, wrong in zip(told, every, strict=False):
             meant = reading.meant(strict, wrong["loc"]) if wrong["type"] == "extra_forbidden" else ""
             found.say("problem", by, f"{each}{meant}")
+        if len(every) > len(told):
+            found.say("problem", by, f"and {len(every) - len(told)} more, which are not told")
     return None

@@ -66,6 +66,8 @@ class Called:
     """What it took of ``limits.fuel``, where that is set."""
     memory: int
     """Bytes of linear memory, the most so far."""
+    memory_limit: int
+    """… and what ``limits.memory`` allows."""
     host_calls: Mapping[str, int]
     denied: Mapping[str, int]
     """Host functions that were called without their permission."""
@@ -144,6 +146,7 @@ class Trial:
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,
             memory=after.memory,
+            memory_limit=self._entry.limits.memory,
             host_calls=calls,
             denied=denied,
             refused=refused,

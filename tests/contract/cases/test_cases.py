@@ -68,7 +68,7 @@ def test_a_mistake_is_told_with_its_place(fields, said) -> None:
         ("", "the cases are not JSON"),
         ("{", "the cases are not JSON"),
         ("[]", "at least 1 item"),
-        ("{}", "a list of cases: "),
+        ("{}", "the cases are an object, and have to be a list of them"),
         ("[1]", "[0]: "),
         ('[{"name": NaN}]', "NaN is no number there"),
         (b"\xff\xfe[]", "the cases are not text in UTF-8: byte 0 is none of it"),

@@ -1,0 +1,112 @@
+"""Ctrl-C, a signal, and a terminal that goes away: whatever a command began is taken away again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hookline_cli import frame
+from waiting import PATIENCE_S
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Begins a command in a project whose tool starts another one and waits; the process, and the tool's pids."""
+    folder, scratch = tmp_path / "guard", tmp_path / "scratch"
+    folder.mkdir()
+    scratch.mkdir()
+    tool = json.dumps(["sh", "-c", "sleep 1000 & echo $! $$ >.pids.part; mv .pids.part .pids; wait"])
+    (folder / "hookline.toml").write_text(f'language = "c"\nbuild = {tool}\ntest = {tool}\nmodule = "a.wasm"\n')
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with contextlib.ExitStack() as stack:
+
+        def begin(*arguments):
+            command = [sys.executable, "-m", "hookline_cli", *arguments]
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True, start_new_session=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            wait_for((folder / ".pids").exists)
+            return process, [int(each) for each in (folder / ".pids").read_text().split()], scratch
+
+        yield begin
+
+
+def wait_for(what):
+    """It becomes true."""
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_gone(pid):
+    """Whether no process has this number any more, or one that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("arguments", [["build"], ["test", "--native"], ["test", "--watch"], ["dev"]])
+def test_a_tool_ends_with_the_command(begun, arguments, number):
+    """With all that the tool started, and no temporary file is left; only the command is told, as by ``kill``."""
+    process, tools, scratch = begun(*arguments)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == frame.INTERRUPTED, said
+    assert "Traceback" not in said
+    for each in tools:
+        wait_for(lambda pid=each: is_gone(pid))
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_cases_under_way_leave_nothing(write, guests, tmp_path, number):
+    """A guest that never ends is in a store of its own, in a temporary folder."""
+    case = {"name": "slow", "hook": "pre_query", "input": {"query": "x"}, "failure": "timeout", "repeat": 10_000}
+    name = write("loop.wasm", guests.module({"pre_query": "(loop $l (br $l)) (i64.const 0)"}), cases=[case])
+    (tmp_path / "scratch").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hookline_cli", "test", name], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "scratch")}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        wait_for(lambda: list((tmp_path / "scratch").glob("hookline-trial-*")))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said.strip()) == (frame.INTERRUPTED, "hookline: interrupted")
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_does_not_notice_is_ended():
+    """Work without a pause, as on a document that is large, hears of no cancelling."""
+    script = (
+        "import sys\nfrom hookline_cli import frame, main\nfrom hookline_cli.judging import files\n"
+        "frame._NOTICES_S = 0.1\n"
+        "def read(_):\n    print('begun', flush=True)\n    while True: pass\n"
+        "files.read = read\nsys.argv = ['hookline', 'check', 'a.yaml']\nmain.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, said.strip()) == (frame.INTERRUPTED, "hookline: interrupted")
