@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import atexit
-=======
 import contextlib
 import errno
->>>>>>> h-author
 import gc
 import importlib
 import os

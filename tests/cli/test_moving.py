@@ -222,7 +222,6 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(hookline, tmp_path, wha
     assert not list((tmp_path / "mirror").rglob("index.json"))
 
 
-<<<<<<< HEAD
 def test_indexes_in_each_other_go_along(hookline, tmp_path):
     """As many as somebody who fetches them follows."""
     (tmp_path / "nested.tar").write_bytes(tar_of(_nested(4)))
@@ -231,7 +230,8 @@ def test_indexes_in_each_other_go_along(hookline, tmp_path):
     manifest = _nested(4)
     held = sum(len(data) for name, data in manifest.items() if name.startswith("blobs/"))
     assert done.json["artifacts"][0]["size"] == held
-=======
+
+
 def test_keys_of_a_file_take_the_place_of_none(hookline, tmp_path):
     """What is there may be what they are to be compared with. Names that are options, hidden or no text are none."""
     names = [
@@ -253,7 +253,6 @@ def test_keys_of_a_file_take_the_place_of_none(hookline, tmp_path):
     }  # fmt: skip
     again = hookline("load", "theirs.tar", "--to", "mirror", "--trust-to", "keys", "--json")
     assert (again.json["trust"], again.json["trustKept"]) == (["new.pub", "release.pub"], ["release.pub"])
->>>>>>> h-author
 
 
 def test_files_of_other_tools_are_loaded(hookline, tmp_path):
