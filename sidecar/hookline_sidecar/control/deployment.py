@@ -85,6 +85,8 @@ class Deployment:
         self._resolved = resolved
         self._switched = switched
         self._unkept = False
+        self._saved: Bundle | None = None
+        """What is on disk, or came from there."""
         self._compiled_again: set[Path] = set()
 
     def entry(self, name: str) -> BundlePlugin | None:
@@ -115,6 +117,8 @@ class Deployment:
                 log.warning("plugin '%s' of the last good bundle cannot run: %s", error.plugin, error)
                 bundle = with_placeholder(bundle, refused, LoadFailure(cause=error.cause, message=str(error)))
             else:
+                self._saved = self.bundle
+                await self._tidy()
                 return bundle
 
     async def mend(self, entry: BundlePlugin, *, why: str) -> bool:
@@ -161,9 +165,6 @@ class Deployment:
         self._switched()
         if alone:  # what some workers have no room for, the others do without too
             self._workers.prove({entry.name: entry.revision for entry in bundle.plugins if entry.name in alone})
-        # Also a plugin that could not be had keeps what it stored: it may be back.
-        await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
-        await asyncio.to_thread(self._caches.tidy, wanted_sizes(bundle.plugins))
 
     def adopt(self, bundle: Bundle, *, known_as: str | None = None) -> None:
         """Take this for what runs: the same plugins, of which something else is known, or one that has to go."""
@@ -171,17 +172,38 @@ class Deployment:
 
     async def keep(self) -> None:
         """Make what runs the last good bundle on disk, and give up what it no longer needs."""
-        assert self.bundle is not None  # noqa: S101 - it is called for what runs
+        await self._save()
+        await self._tidy()
+        with contextlib.suppress(OSError):  # what is left over goes with the next bundle
+            await asyncio.to_thread(self._clean_up)
+
+    async def close(self) -> None:
+        """Make what runs the last good bundle, where the end came between a switch and that."""
+        if self.bundle is not None and self._saved is not self.bundle:
+            await self._save()
+
+    async def _save(self) -> None:
+        bundle = self.bundle
+        assert bundle is not None  # noqa: S101 - it is called for what runs
+        writing = asyncio.ensure_future(asyncio.to_thread(self._state.save_bundle, bundle))
         try:
-            await asyncio.to_thread(self._state.save_bundle, self.bundle)
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})  # the thread goes on, and whoever writes next writes the same file
+            raise
         except OSError as error:
             if not self._unkept:
                 log.warning("the bundle cannot be kept (%s): it runs, but a restart would serve an older one", error)
             self._unkept = True
         else:
             self._unkept = False
-        with contextlib.suppress(OSError):  # what is left over goes with the next bundle
-            await asyncio.to_thread(self._clean_up)
+            self._saved = bundle
+
+    async def _tidy(self) -> None:
+        assert self.bundle is not None  # noqa: S101 - it is called for what runs
+        # Also a plugin that could not be had keeps what it stored: it may be back.
+        await asyncio.to_thread(self._kv.make_room, {entry.name for entry in self.bundle.plugins})
+        await asyncio.to_thread(self._caches.tidy, wanted_sizes(self.bundle.plugins))
 
     async def _prepare(self, bundle: Bundle) -> list[BundlePlugin]:
         """Make all workers ready; the versions before its plugins that are on probation.

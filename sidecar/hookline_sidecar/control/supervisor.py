@@ -224,6 +224,7 @@ class Supervisor:
             task.cancel()
         self._slots.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._deployment.close()
         await self._source.close()
         await self._admin.close()
         self._kv_admin.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import stat
 import time
@@ -62,6 +63,25 @@ async def test_the_last_good_bundle_is_served_with_the_folder_gone(sidecar, even
     await after_the_first_wait(sidecar)
     await serves_as_before(sidecar)
     assert kept(sidecar) == before
+
+
+async def test_what_ran_last_is_served_again_however_soon_the_end_came(sidecar, guests):
+    """Also where it could not be kept when it began to run: it is kept at the end."""
+    partial = sidecar.state / "bundle.partial"
+    sidecar.start()
+    os.mkfifo(partial)
+    reader = os.open(partial, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        sidecar.folder.plugin("a", guests.configured(), config={"custom_hook": "newer"}, priority=1)
+        await sidecar.wait_says("newer")
+        await asyncio.to_thread(sidecar.logs, "the bundle cannot be kept")
+    finally:
+        os.close(reader)
+        partial.unlink()
+    assert sidecar.stop() == 0
+    lose_folder(sidecar)
+    sidecar.start()
+    assert await sidecar.says() == "newer"
 
 
 def kept(sidecar):
