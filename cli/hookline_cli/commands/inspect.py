@@ -260,7 +260,9 @@ def _lines(seen: _Seen) -> list[str]:
 
 def _signed(seen: _Seen) -> list[str]:
     if seen.running is not None:
-        return [f"  verified  {each}" for each in seen.running.verified] or ["  verified  no policy of the sidecar's own asks for signatures"]
+        return [f"  verified  {each}" for each in seen.running.verified] or [
+            "  verified  no policy of the sidecar's own asks for signatures"
+        ]
     signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
     told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
     return [f"  signed    {told}"]

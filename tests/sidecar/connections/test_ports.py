@@ -84,7 +84,15 @@ async def test_the_rest_is_for_who_has_the_token(sidecar, eventually):
     """On an admin port that others can reach."""
     _, admin = ports(sidecar)
     eventually(lambda: sidecar.looks("/healthz"), "a sidecar")
-    for path in ("/v1/plugins", "/v1/bundle", "/v1/modules/p", "/openapi.json", "/nothing", "/%761/plugins", "//v1/plugins"):
+    for path in (
+        "/v1/plugins",
+        "/v1/bundle",
+        "/v1/modules/p",
+        "/openapi.json",
+        "/nothing",
+        "/%761/plugins",
+        "//v1/plugins",
+    ):
         assert get(admin, path)[0] == 401, path
     assert get(admin, "/v1/plugins", Authorization="Bearer open sesame")[0] == 200
 
