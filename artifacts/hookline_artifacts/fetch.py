@@ -73,6 +73,12 @@ class _Flight:
     waiting: int = 0
 
 
+async def _know(access: RegistryAccess) -> None:
+    """Have its fingerprint computed, which is of up to 16 MiB. Then it is known."""
+    if "fingerprint" not in vars(access):
+        await in_thread(getattr, access, "fingerprint")
+
+
 class _KeptEvidence:
     """The evidence of artifacts that were verified, the last used, within bounds."""
 
@@ -357,7 +363,7 @@ class Fetcher:
         else:
             table = await self._mirrors.table()
             mirrors = [*own_mirrors(source.mirrors, reference), *table.of(reference)]
-            await in_thread(getattr, access, "fingerprint")  # of up to 16 MiB, and then it is known
+            await _know(access)
             ways = [await self._mirror(each, access) for each in mirrors]
             ways.append(self._way(reference, access, insecure=source.insecure, shown=source.reference))
         return Routes(ways, self._absences, what=source.reference, seconds=self._limits.total)
@@ -365,7 +371,7 @@ class Fetcher:
     async def _mirror(self, mirror: Mirror, access: RegistryAccess) -> Way:
         if not mirror.of_resource and mirror.ca_pem != access.ca_pem:
             access = dataclasses.replace(access, ca_pem=mirror.ca_pem)
-            await in_thread(getattr, access, "fingerprint")
+            await _know(access)
         of = "resource" if mirror.of_resource else "cluster"
         shown = f"{mirror.reference.registry}/{mirror.reference.repository}"
         return self._way(mirror.reference, access, insecure=mirror.insecure, shown=shown, of=of)

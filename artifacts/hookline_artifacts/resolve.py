@@ -145,6 +145,22 @@ async def resolve(
     )  # fmt: skip
 
 
+async def _enough(
+    trial: Trial, known: Sequence[bytes], digest: str, previous: BundleArtifact | None
+) -> Evidence | None:
+    """The first of what is known that proves all that is asked, checked; None where nobody knows such."""
+
+    def find() -> Evidence | None:
+        for each in known:
+            evidence = trial.enough(each, digest, previous)
+            if evidence is not None:
+                trial.check_beside(evidence)
+                return evidence
+        return None
+
+    return await in_thread(find) if known else None
+
+
 async def _signatures(
     trial: Trial, source: OCISource, digest: str, fetcher: Fetcher, *, access: RegistryAccess, base: Path | None
 ) -> Evidence:
@@ -220,12 +236,11 @@ async def tried(
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         with about(digest):
-            evidence = await in_thread(trial.enough, kept, digest, previous)
+            known = [kept, await fetcher.known_evidence(source.oci, digest, access=access, base=base)]
+            evidence = await _enough(trial, [each for each in known if each is not None], digest, previous)
             if evidence is None:
-                known = await fetcher.known_evidence(source.oci, digest, access=access, base=base)
-                evidence = await in_thread(trial.enough, known, digest, previous)
-            evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
-            await in_thread(trial.check_beside, evidence)
+                evidence = await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
+                await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:
         beside = await signatures_beside(

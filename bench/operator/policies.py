@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,14 +67,14 @@ class _Pairs:
     def figure(self, kind: str, what: str, shown: str, *, asked: bool = True) -> Figure:
         """The median of the ratios, and what they were made of."""
         ratios = self.ratios(what)
-        seconds = (spread([getattr(each, what) for each in some], unit=" s", digits=1)
-                   for some in (self.under, self.without))  # fmt: skip
-        under, without = seconds
+        under, without = (
+            spread([getattr(each, what) for each in some], unit=" s", digits=1) for some in (self.under, self.without)
+        )
         return Figure(
             what=f"{kind} under {POLICIES} policies: {shown}, against without",
             asked=f"≤ {_ASKED} times" if asked else "",
             measured=f"{spread(ratios)}; {under} and {without}",
-            reached=sorted(ratios)[len(ratios) // 2] <= _ASKED if asked else None,
+            reached=statistics.median(ratios) <= _ASKED if asked else None,
         )
 
 

@@ -56,7 +56,9 @@ REFUSES: Final = "Refuses"
 _BROKEN: Final = frozenset({KEYS_UNREADABLE, NOT_UNDERSTOOD})
 _GATHER_S: Final = 0.5
 """How long changes are gathered: policies and plugins mostly come in crowds."""
-_SLICE: Final = 50
+_TURN_S: Final = 0.01
+"""After which others' turn comes: thousands of plugins are judged after a change of a policy, and one may have half a
+megabyte of signatures."""
 _SHARE: Final = "policies"
 _WRITE_EVERY_S: Final = 2.0
 _FIRST_S: Final = 2.0
@@ -177,13 +179,15 @@ class PolicyStatuses:
     async def _judge(self) -> None:
         """Judge every plugin again about which something may have changed."""
         dirty, self._dirty = self._dirty, {}
-        for number, key in enumerate(dirty):
+        began = time.monotonic()
+        for key in dirty:
             try:
                 await self._judge_one(key)
             except Exception:  # a defect of ours: one plugin must not end all
                 log.exception("what policies say of plugin '%s/%s' could not be found out", *key)
-            if number % _SLICE == _SLICE - 1:  # thousands, after a change of a policy: others have work too
+            if time.monotonic() - began > _TURN_S:
                 await asyncio.sleep(0)
+                began = time.monotonic()
 
     async def _judge_one(self, key: Key) -> None:
         plugin, old = self._catalogue.plugin(key), self._entries.get(key)

@@ -364,3 +364,18 @@ async def test_an_annotation_that_was_changed_does_not_count(place, resolve_sign
     place.server.put(f"acme/p:{place.tag}.sig", json.dumps(document).encode(), payload)
     with pytest.raises(SignatureError, match="by other keys"):
         await resolve_signed(place.source, **place.signers())
+
+
+async def test_a_configuration_that_was_changed_is_never_read(place, resolve_signed):
+    """Nothing is in it for us. One that the manifest names is another artifact, which nobody has signed."""
+    place.refer(place.good())
+    manifest = json.loads(place.server._content["/v2/acme/p/manifests/v1"])
+    path = f"/v2/acme/p/blobs/{manifest['config']['digest']}"
+    place.server._content[path] = b'{"config": "evil"}'
+    assert (await resolve_signed(place.source, **place.signers())).trust.proofs
+    assert path not in place.server.paths()
+
+    manifest["config"]["digest"] = sha256(b"evil")
+    place.server.put("acme/p:v1", json.dumps(manifest).encode())
+    with pytest.raises(SignatureError, match="it has no signature"):
+        await resolve_signed(place.source, **place.signers())

@@ -163,6 +163,26 @@ async def test_statuses_of_twenty_policies_over_thousands_of_plugins_are_written
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_others_have_their_turn_while_thousands_are_judged(catalogue, policies, monkeypatch):
+    """After so long, however long one takes: it may have half a megabyte of signatures."""
+    monkeypatch.setattr("hookline_operator.lead.policy_status._TURN_S", 0.0)
+    await policies.put(document("strict", references="Digest"))
+    statuses = PolicyStatuses(Api(), catalogue, policies, Metrics(), leads=lambda: True)
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    statuses._dirty = {each.key: None for each in catalogue.all_plugins()}
+    beside = asyncio.create_task(others())
+    await statuses._judge()
+    beside.cancel()
+    assert turns >= PLUGINS
+
+
 async def test_a_policy_that_is_not_understood_says_so_once_the_api_server_takes_it(policies, monkeypatch):
     """It forbids all; a write that is refused is tried again later, and one Event tells it."""
     monkeypatch.setattr("hookline_operator.lead.policy_status._FIRST_S", 0.01)

@@ -153,8 +153,9 @@ class Trust:
         identity = _identity(entry)
         if self._files.problems and identity not in self._admitted:
             raise self._broken()
+        asked = asked_by_entry(entry)
         for each in self._files.policies:
-            for why in each.policy.forbidden(asked_by_entry(entry)):
+            for why in each.policy.forbidden(asked):
                 error = PolicyError(f"{_label(each)} forbids it: {why}")
                 self._note(each, identity, str(error))
                 if each.policy.enforced:
