@@ -5,6 +5,7 @@ Each breaks one plugin of one namespace, whose pod ran a good version before, an
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -148,6 +149,9 @@ def test_what_runs_is_explained_with_its_times(hookline):
     (pod,) = hookline("status", "guard", "--json").json["pods"]
     assert (pod["ready"], pod["plugin"]["state"]) == (True, "Running")
     assert hookline("kv", "list", "--pod", pod["pod"]).out.splitlines()[1].split()[0] == "guard"
+    (found,) = hookline("inspect", f"pod/{pod['pod']}", "--json").json["plugins"]
+    assert found["sha256"] == hashlib.sha256(identity_module("good")).hexdigest()
+    assert found["hooks"] == ["authenticate"]
 
 
 @pytest.mark.parametrize("name", FAULTS)
