@@ -150,6 +150,8 @@ def read_cases(document: bytes | str) -> list[Case]:
         raise CasesError(f"there are {len(data)} cases, and a plugin may have {MAX_CASES}")
     if not isinstance(data, list):
         raise CasesError(f'the cases are {kind_of(data)}, and have to be a list of them: [{{"name": …}}, …]')
+    if not data:
+        raise CasesError("the list of cases is empty: write one, or leave the cases out")
     try:
         cases = _CASES.validate_python(data)
     except ValidationError as error:

@@ -35,8 +35,8 @@ COMMANDS = [
     done(
         "an argument too many",
         "inspect a.wasm b.wasm",
-        ["unexpected extra argument (b.wasm)"],
-        ["Try 'hookline inspect --help'"],
+        ["the second argument, b.wasm, is for what runs in a pod, and a.wasm is an artifact"],
+        ["inspect pod/NAME, or it alone"],
     ),
     done("a choice that is none", "check p.yaml --for clusters", ["'clusters' is not one of"], ["'cluster', 'folder'"]),
     done(

@@ -65,8 +65,9 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
     sources = Sources([folder])  # before the first round, which takes a while
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, stop.set)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN:  # which nohup ignores
+            loop.add_signal_handler(each, stop.set)
     if manifests is not None:
         if not await asyncio.to_thread(manifests.is_dir):
             raise FetchError(f"--manifests: there is no folder {manifests}", transient=False)

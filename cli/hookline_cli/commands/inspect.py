@@ -61,7 +61,11 @@ async def INSPECT(  # noqa: N802 - what the decorator makes of it is a constant
     sidecar = asked.sidecar()
     if sidecar is None and not target.startswith(_POD):
         if plugin is not None or asked != Asked():
-            raise UsageError("PLUGIN, --namespace, --context and --kubeconfig are for TARGET pod/NAME")
+            options = "--namespace, --context and --kubeconfig are"
+            what = options if plugin is None else f"the second argument, {plugin}, is"
+            raise UsageError(
+                f"{what} for what runs in a pod, and {target} is an artifact: inspect pod/NAME, or it alone"
+            )
         seen = await _artifact(target, insecure=insecure, ca=ca, docker_config=docker_config)
         return Answer(lines=_lines(seen), data=_data(seen))
     if insecure or ca is not None or docker_config is not None:

@@ -299,3 +299,29 @@ def test_the_cache_keeps_what_was_used_last(hookline, guard, tmp_path, monkeypat
     assert len(kept) == 64
     assert "69.cwasm" in kept
     assert "0.cwasm" not in kept
+
+
+def test_permissions_that_are_given_are_those(hookline, project, guests):
+    """In place of the manifest's: what is not among them is denied, and no manifest has to be changed first."""
+    asks = '(import "env" "kv_set" (func $set (param i32 i32 i32 i32) (result i32)))'
+    body = "(drop (call $set (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 1))) (i64.const 0)"
+    (project / "guard.wasm").write_bytes(guests.module({"pre_query": body}, imports=asks))
+    manifest = {"apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "guard"}}
+    source = {"file": {"path": "guard.wasm"}}
+    (project / "wasmplugin.yaml").write_text(json.dumps({**manifest, "spec": {"source": source}}))
+    refused = hookline("call", "guard", "pre_query", "x")
+    assert "hookline: guard/wasmplugin.yaml: the module imports" in refused.err
+    granted = hookline("call", "guard", "pre_query", "x", "--permission", "kv.write", "--json")
+    assert (granted.code, granted.json["hostCalls"]) == (0, {"kv_set": 1})
+    denied = hookline("call", "guard", "pre_query", "x", "--permission", "kv.read", "--json")
+    assert (denied.code, denied.json["denied"]) == (0, {"kv_set": 1})
+
+
+def test_a_guest_that_got_no_more_memory_is_told_so(hookline, write, guests):
+    """Its trap says nothing, and its memory does."""
+    body = "(drop (memory.grow (i32.const 14))) (unreachable)"
+    write("full.wasm", guests.module({"pre_query": body}))
+    done = hookline("call", "full.wasm", "pre_query", "x", "--limit", "memory=1Mi")
+    assert "its memory has 1.0 MiB of the 1.0 MiB that limits.memory allows" in done.out
+    other = hookline("call", "full.wasm", "pre_query", "x")
+    assert "see what it logged" in other.out

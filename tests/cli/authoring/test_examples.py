@@ -10,8 +10,9 @@ import pytest
 from hookline_cli import main
 
 COMMANDS = ("new", "build", "annotate", "inspect", "call", "test", "bench", "completion")
-_ELSEWHERE = ("registry.example.com", "--watch")
-"""What a test of its own runs with parts of its own: ``test_inspecting``, ``test_developing``."""
+_ELSEWHERE = ("registry.example.com", "--watch", "pod/", "--state")
+"""What a test of its own runs with parts of its own: ``test_inspecting``, ``test_developing``, and of what runs in a
+pod or a sidecar, ``test_running_modules``."""
 
 
 def examples(name):

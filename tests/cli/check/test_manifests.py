@@ -108,8 +108,8 @@ def test_a_file_that_cannot_be_read_has_its_line(hookline, write):
 
 def test_a_thousand_mistakes_take_no_minute(hookline, write):
     """To look for the names that may be meant, and for sentences that were said, grows with what is told alone."""
-    write("a.yaml", GOOD + "".join(f"  zz{number}: 1\n" for number in range(20_000)))
-    done = hookline("check", "a.yaml", "--json")
+    name = write(GOOD + "".join(f"  zz{number}: 1\n" for number in range(20_000)))
+    done = hookline("check", name, "--json")
     assert done.code == 1
     assert 100 < done.json["problems"] < 400
     assert "more, which are not told" in done.out

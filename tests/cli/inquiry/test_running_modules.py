@@ -54,8 +54,8 @@ def test_what_does_not_run_is_told_with_where_to_look(inspected):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x.wasm", "guard"], "are for TARGET pod/NAME"),
-        (["x.wasm", "-n", "shop"], "are for TARGET pod/NAME"),
+        (["x.wasm", "guard"], "for what runs in a pod, and x.wasm is an artifact"),
+        (["x.wasm", "-n", "shop"], "for what runs in a pod, and x.wasm is an artifact"),
         (["pod/web", "--state", "."], "TARGET is a plugin of it"),
         (["guard", "other", "--state", "."], "TARGET is a plugin of it"),
         (["pod/web", "--insecure"], "are for a registry"),

@@ -67,7 +67,7 @@ def test_a_mistake_is_told_with_its_place(fields, said) -> None:
     [
         ("", "the cases are not JSON"),
         ("{", "the cases are not JSON"),
-        ("[]", "at least 1 item"),
+        ("[]", "the list of cases is empty"),
         ("{}", "the cases are an object, and have to be a list of them"),
         ("[1]", "[0]: "),
         ('[{"name": NaN}]', "NaN is no number there"),
