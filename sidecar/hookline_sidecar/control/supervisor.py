@@ -110,16 +110,7 @@ class Supervisor:
         self._kv_admin = KvAdmin(
             self._kv, plugins=self._names, elsewhere=self._shared_keys, body_timeout=settings.body_timeout
         )
-        self._admin = AdminServer(
-            settings,
-            admin_sockets,
-            state.admin,
-            view=self.view,
-            board=board,
-            access=Access(settings.admin_token),
-            keys=self._kv_admin,
-            modules=self._store.module,
-        )
+        self._admin = self._make_admin(admin_sockets, board)
         self._source: Source = self._make_source()
         self._wants: Wants | None = None
         """What the slots were last made of."""
@@ -132,6 +123,18 @@ class Supervisor:
         """What has no room in the bundle, by plugin."""
         self._first_wait: asyncio.TimerHandle | None = None
         self._first_wait_over = False
+
+    def _make_admin(self, listening: AdminSockets, board: Board) -> AdminServer:
+        return AdminServer(
+            self._settings,
+            listening,
+            self._state.admin,
+            view=self.view,
+            board=board,
+            access=Access(self._settings.admin_token),
+            keys=self._kv_admin,
+            modules=self._store.module,
+        )
 
     def _room_for_child(self) -> int | None:
         """Bytes for one that compiles: all that guests do not have, and while there are none, theirs too."""
