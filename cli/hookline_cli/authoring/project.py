@@ -98,10 +98,10 @@ def read_project(folder: Path) -> Project:
 
 def named_by(folder: Path, fallback: str) -> str:
     """A name that a plugin may have, made of a folder's."""
-    import unicodedata  # noqa: PLC0415 - few names have letters with marks
-
     name = folder.resolve().name
     if not name.isascii():
+        import unicodedata  # noqa: PLC0415 - few names have letters with marks
+
         name = "".join(each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return words[:63].strip("-") or fallback

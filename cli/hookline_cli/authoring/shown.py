@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST: Final = 2000
 _FULL: Final = 7 / 8
 """Of the memory that is allowed, from which on a trap may be the want of more."""
+_WORDLESS: Final = "wasm `unreachable` instruction executed"
 _LINES: Final = 50
 """Of a log that are shown."""
 ADVICE: Final[Mapping[str, str]] = {
@@ -99,15 +100,21 @@ def advice(called: Called) -> str:
         needed = ungranted_imports([_whole(each) for each in called.denied], ())
         permissions = " ".join(f"--permission {each}" for each in sorted(set(needed.values())))
         return f"it called {', '.join(sorted(called.denied))} without the permission: grant it with {permissions}"
-    if called.cause == "trap" and called.memory >= called.memory_limit * _FULL:
+    limit = called.memory_limit
+    if called.cause == "trap" and limit is not None and called.memory >= limit * _FULL and _says_nothing(called):
         return (
-            f"its memory has {sized(called.memory)} of the {sized(called.memory_limit)} that limits.memory allows, "
+            f"its memory has {sized(called.memory)} of the {sized(limit)} that limits.memory allows, "
             "and a guest that gets no more ends: look for what grows without an end; where the work is real, give it "
             "more with --limit memory=128Mi"
         )
     if called.cause == "result" and (named := _OF_RESULTS.get(_kind(called.message or ""))):
         return named
     return ADVICE.get(called.cause or "", "see docs/author/hooks.md")
+
+
+def _says_nothing(called: Called) -> bool:
+    """Whether a guest that trapped gave no reason of its own."""
+    return (called.message or "").endswith(_WORDLESS)
 
 
 def _kind(message: str) -> str:

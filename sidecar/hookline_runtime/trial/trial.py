@@ -15,6 +15,7 @@ import orjson
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.resources import KvSettings
+from hookline_artifacts.module.component import HEADER
 from hookline_runtime.guest import engine
 from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore
@@ -66,8 +67,8 @@ class Called:
     """What it took of ``limits.fuel``, where that is set."""
     memory: int
     """Bytes of linear memory, the most so far."""
-    memory_limit: int
-    """… and what ``limits.memory`` allows."""
+    memory_limit: int | None
+    """… and what ``limits.memory`` allows; None of a component, whose memory nobody sees."""
     host_calls: Mapping[str, int]
     denied: Mapping[str, int]
     """Host functions that were called without their permission."""
@@ -109,11 +110,14 @@ def own_entry(entry: BundlePlugin, wasm: bytes) -> BundlePlugin:
 class Trial:
     """One plugin on trial; ``on_trial`` makes it."""
 
-    def __init__(self, runtime: Runtime, stats: StatsTable, stand_in: StandIn, entry: BundlePlugin) -> None:
+    def __init__(
+        self, runtime: Runtime, stats: StatsTable, stand_in: StandIn, entry: BundlePlugin, *, is_component: bool
+    ) -> None:
         self._runtime = runtime
         self._stats = stats
         self._stand_in = stand_in
         self._entry = entry
+        self._memory_limit = None if is_component else entry.limits.memory
         self._lines: list[Line] = []
 
     async def call(self, hook: Hook, data: bytes) -> Called:
@@ -146,7 +150,7 @@ class Trial:
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,
             memory=after.memory,
-            memory_limit=self._entry.limits.memory,
+            memory_limit=self._memory_limit,
             host_calls=calls,
             denied=denied,
             refused=refused,
@@ -196,7 +200,7 @@ async def on_trial(
         runtime = Runtime(kv=kv, cache=cache, stats=stats, stand_in=stand_in)
         try:
             await runtime.load(Bundle.of([entry]), lambda _: module)
-            yield Trial(runtime, stats, stand_in, entry)
+            yield Trial(runtime, stats, stand_in, entry, is_component=wasm[:8] == HEADER)
         finally:
             await runtime.close()
 
