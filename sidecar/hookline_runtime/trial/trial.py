@@ -15,7 +15,7 @@ import orjson
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.resources import KvSettings
-from hookline_artifacts.module.component import HEADER
+from hookline_artifacts.module.reader import COMPONENT_HEADER
 from hookline_runtime.guest import engine
 from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore
@@ -200,7 +200,7 @@ async def on_trial(
         runtime = Runtime(kv=kv, cache=cache, stats=stats, stand_in=stand_in)
         try:
             await runtime.load(Bundle.of([entry]), lambda _: module)
-            yield Trial(runtime, stats, stand_in, entry, is_component=wasm[:8] == HEADER)
+            yield Trial(runtime, stats, stand_in, entry, is_component=wasm[:8] == COMPONENT_HEADER)
         finally:
             await runtime.close()
 
