@@ -316,3 +316,16 @@ def test_a_compression_is_named_by_its_type_before_it_is_fetched(media_type, nam
     (found,), _ = module_layers(read_manifest(json.dumps({"layers": [layer]}).encode()))
     with pytest.raises(VerifyError, match=f"compressed with {name}"):
         check_compression(found)
+
+
+def test_what_is_no_text_is_no_annotation():
+    """It would be kept for as long as the layer is downloaded. A platform that is none is nobody's."""
+    described = {"mediaType": "application/wasm", "digest": f"sha256:{0:064}", "size": 1}
+    manifest = read_manifest(json.dumps({
+        "layers": [{**described, "annotations": {"a": "b", "junk": [1]}, "platform": {"os": ["wasi"]}}],
+        "annotations": {"c": "d", "junk": {}},
+    }).encode())  # fmt: skip
+    (layer,) = manifest.layers
+    assert (layer.annotations, manifest.annotations) == ({"a": "b"}, {"c": "d"})
+    assert layer.platform == {"os": None}
+    assert not layer.is_wasm

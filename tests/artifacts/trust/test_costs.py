@@ -378,19 +378,6 @@ def test_of_a_list_only_what_is_looked_at_is_kept(junk):
     assert held < 64 * 1024
 
 
-def test_what_is_no_text_is_no_annotation():
-    """It would be kept for as long as the layer is downloaded. A platform that is none is nobody's."""
-    described = {"mediaType": "application/wasm", "digest": ARTIFACT, "size": 1}
-    manifest = read_manifest(json.dumps({
-        "layers": [{**described, "annotations": {"a": "b", "junk": [1]}, "platform": {"os": ["wasi"]}}],
-        "annotations": {"c": "d", "junk": {}},
-    }).encode())  # fmt: skip
-    (layer,) = manifest.layers
-    assert (layer.annotations, manifest.annotations) == ({"a": "b"}, {"c": "d"})
-    assert layer.platform == {"os": None}
-    assert not layer.is_wasm
-
-
 async def test_so_many_bytes_of_lists_are_read(server, fetcher, monkeypatch):
     """However many pages there are, and however large each is."""
     monkeypatch.setattr("hookline_artifacts.registry._MAX_LISTS", 20_000)
