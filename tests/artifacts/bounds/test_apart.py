@@ -29,8 +29,9 @@ def children(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     def write(starving):
-        (tmp_path / "made_child.py").write_text(_CHILD.format(starving=starving))
-        return "made_child"
+        name = f"child_that_starves_at_{starving}"  # one name would be read from the bytecode of the one before
+        (tmp_path / f"{name}.py").write_text(_CHILD.format(starving=starving))
+        return name
 
     return write
 

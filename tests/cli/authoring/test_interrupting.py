@@ -17,6 +17,8 @@ from hookline_cli import frame
 from waiting import PATIENCE_S
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PYTHON = ("env", "--default-signal=INT,TERM,HUP", sys.executable)
+"""Signals as a terminal has them: whoever runs these tests may ignore one, as nohup does."""
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def begun(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def begin(*arguments):
-            command = [sys.executable, "-m", "hookline_cli", *arguments]
+            command = [*PYTHON, "-m", "hookline_cli", *arguments]
             process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -39,9 +41,18 @@ def begun(tmp_path):
             stack.enter_context(process)
             stack.callback(process.kill)
             wait_for((folder / ".pids").exists)
-            return process, [int(each) for each in (folder / ".pids").read_text().split()], scratch
+            tools = [int(each) for each in (folder / ".pids").read_text().split()]
+            stack.callback(end, tools)
+            return process, tools, scratch
 
         yield begin
+
+
+def end(pids):
+    """End those that are still there."""
+    for each in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def wait_for(what):
@@ -81,7 +92,7 @@ def test_cases_under_way_leave_nothing(write, guests, tmp_path, number):
     name = write("loop.wasm", guests.module({"pre_query": "(loop $l (br $l)) (i64.const 0)"}), cases=[case])
     (tmp_path / "scratch").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "hookline_cli", "test", name], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        [*PYTHON, "-m", "hookline_cli", "test", name], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "TMPDIR": str(tmp_path / "scratch")}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     with process, contextlib.ExitStack() as stack:
@@ -101,9 +112,7 @@ def test_what_does_not_notice_is_ended():
         "def read(_):\n    print('begun', flush=True)\n    while True: pass\n"
         "files.read = read\nsys.argv = ['hookline', 'check', 'a.yaml']\nmain.main()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*PYTHON, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process, contextlib.ExitStack() as stack:
         stack.callback(process.kill)
         assert process.stdout.readline() == "begun\n"
