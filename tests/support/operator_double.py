@@ -207,7 +207,8 @@ class OperatorDouble:
             await asyncio.wait(handlers, timeout=PATIENCE_S)  # they end with their connections
         # A connection whose handshake is under way is known to nobody but the loop.
         for transport in list(self._loop._transports.values()):
-            transport.abort()
+            if transport._loop is not None:  # as of one that has ended
+                transport.abort()
         await asyncio.sleep(0.05)  # transports end one round later
 
     @web.middleware

@@ -58,7 +58,7 @@ def test_a_module_without_cases_runs_unless_they_are_required() -> None:
         pytest.param(json.dumps([{}] * 10_000).encode(), "10000 cases", id="10,000 cases"),
         pytest.param(b"\xff\xfe", "not text in UTF-8", id="not UTF-8"),
         pytest.param(b"[" * 10_000, "nested deeper", id="deep"),
-        pytest.param(b"[]", "at least 1", id="none"),
+        pytest.param(b"[]", "the list of cases is empty", id="none"),
         pytest.param(json.dumps([CASE | {"expect": {}}]).encode(), "'expect' is empty", id="expects nothing"),
     ],
 )
