@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
@@ -55,7 +56,8 @@ class Reader:
     def __init__(self) -> None:
         self._small = Bodies(most=_SMALL_BYTES)
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._one = asyncio.Semaphore(1)
+        # One thread, and always the same: the C library keeps for each what its largest review took.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
 
     async def read(self, request: web.Request, look: Callable[[bytes], T]) -> T:
         """What ``look`` finds in the whole body, of which nothing is kept. Raises BadReviewError."""
@@ -65,8 +67,8 @@ class Reader:
             body = await self._whole(request, held)
             if len(body) <= _LARGE:
                 return look(body)
-            async with self._one:  # where it keeps nobody else waiting
-                return await asyncio.to_thread(look, body)
+            # Where it keeps nobody else waiting.
+            return await asyncio.get_running_loop().run_in_executor(self._thread, look, body)
 
     async def _whole(self, request: web.Request, held: contextlib.AsyncExitStack) -> bytes:
         """The body. A large one takes one of few places, which ``held`` gives back when it was looked at."""
