@@ -223,11 +223,14 @@ def test_an_image_holds_what_it_runs_and_no_more(images) -> None:
         installed = {path.name for path in image.packages.glob("hookline_*")}
         compiled = {"hookline_accelerator.abi3.so"} if name == "sidecar" else set()
         runtime = {"hookline_runtime"} if name == "sidecar" else set()
-        command = {"hookline_cli"} if name == "sidecar" else set()
+        command = {"hookline_cli", "hookline_sdk"} if name == "sidecar" else set()
         libraries = {"hookline_api", "hookline_artifacts", "hookline_serving"}
         assert installed == libraries | runtime | command | {f"hookline_{name}"} | compiled
         programs = {f"hookline-{name}"} | ({"hookline"} if command else set())
         assert {path.name for path in (image.root / "opt/hookline/bin").glob("hookline*")} == programs
+    assert [path.name for path in (images["sidecar"].packages / "hookline_sdk").iterdir() if path.is_dir()] == [
+        "__pycache__"
+    ]  # its templates are for a desk with compilers
     for engine in ("wasmtime", "lmdb", "uvloop"):
         assert not (images["operator"].packages / engine).exists()
         assert (images["sidecar"].packages / engine).exists()
