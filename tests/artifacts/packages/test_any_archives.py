@@ -6,21 +6,22 @@ import gzip
 import io
 import tarfile
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from archives import FUZZ, LIMITS, MODULE, NOTHING, OTHER, unpacked
 from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.reader import COMPONENT_HEADER
 
 
 def bounded(*layers):
-    """Looking gives a module within the caps, or VerifyError."""
+    """Looking gives a module or a component within the caps, or VerifyError."""
     try:
         found, module = unpacked(*layers)
     except VerifyError:
         return
     assert found.size == len(module) <= LIMITS.module
-    assert module.startswith(MODULE[:8])
+    assert module[:8] in {MODULE[:8], COMPONENT_HEADER}
 
 
 member_names = st.sampled_from(
@@ -65,6 +66,7 @@ def test_plugin_wasm_is_found_among_any_others(names, place, gzipped):
 
 
 @settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(COMPONENT_HEADER)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_module_or_a_verify_error(data):
     """As they are, behind a gzip magic, and gzipped."""
