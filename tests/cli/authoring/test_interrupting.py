@@ -23,7 +23,10 @@ PYTHON = ("env", "--default-signal=INT,TERM,HUP", sys.executable)
 
 @pytest.fixture
 def begun(tmp_path):
-    """Begins a command in a project whose tool starts another one and waits; the process, and the tool's pids."""
+    """Begins a command in a project whose tool starts another one and waits.
+
+    The process, the tools as pids with their starts, and the folder for temporary files.
+    """
     folder, scratch = tmp_path / "guard", tmp_path / "scratch"
     folder.mkdir()
     scratch.mkdir()
@@ -41,18 +44,28 @@ def begun(tmp_path):
             stack.enter_context(process)
             stack.callback(process.kill)
             wait_for((folder / ".pids").exists)
-            tools = [int(each) for each in (folder / ".pids").read_text().split()]
+            tools = [(int(each), started(each)) for each in (folder / ".pids").read_text().split()]
+            assert all(start for _, start in tools)
             stack.callback(end, tools)
             return process, tools, scratch
 
         yield begin
 
 
-def end(pids):
+def started(pid):
+    """When a process began, which tells it from a later one of its number; None where it has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else fields[18]
+
+
+def end(tools):
     """End those that are still there."""
-    for each in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+    for pid, start in tools:
+        if started(pid) == start is not None:
+            os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(what):
@@ -61,14 +74,6 @@ def wait_for(what):
     while not what():
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def is_gone(pid):
-    """Whether no process has this number any more, or one that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -80,8 +85,7 @@ def test_a_tool_ends_with_the_command(begun, arguments, number):
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == frame.INTERRUPTED, said
     assert "Traceback" not in said
-    for each in tools:
-        wait_for(lambda pid=each: is_gone(pid))
+    wait_for(lambda: not any(started(pid) == start for pid, start in tools))
     assert list(scratch.iterdir()) == []
 
 
