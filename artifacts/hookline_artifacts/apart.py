@@ -58,7 +58,7 @@ _AT_ONCE: Final = 2
 """Children of one process, where there is memory for more than one: each takes a core."""
 
 
-# What is imported is no garbage, and neither is what is left at the end: to look for some takes a third of a small job.
+# Nothing that is imported, or left at the end, has to be collected: looking for garbage takes a third of a small job.
 _SCRIPT: Final = """
 import gc, os, resource
 gc.disable()

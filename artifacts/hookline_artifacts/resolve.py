@@ -316,7 +316,7 @@ def asks(source: Source) -> str:
         return reference.registry if isinstance(reference, Reference) else ""
     try:
         return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
-    except ValueError:  # brackets around what is no address
+    except ValueError:  # the brackets hold something other than an address
         return ""
 
 

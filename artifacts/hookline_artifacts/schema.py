@@ -104,7 +104,7 @@ def _expected(error: Any) -> str:
 
 
 def _work(request: dict[str, Any]) -> dict[str, str]:
-    # Beside an operator there is no room for what a compiler may take.
+    # An operator has less memory to spare than a compiler may take.
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         check_bounded(request)

@@ -266,7 +266,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _texts(value: object) -> Mapping[str, str]:
-    """Annotations. What is no text is none, and may be large."""
+    """The annotations that are text. Others may be large, and are dropped."""
     return {name: each for name, each in _mapping(value).items() if isinstance(each, str)}
 
 

@@ -53,7 +53,7 @@ class Claim:
     predicate_type: str = ""
     """Of a statement; empty for a bare signature."""
     provenance: Provenance | None = None
-    """What of a predicate somebody may ask for; None where it is no provenance."""
+    """The part of a predicate that requirements ask about; None unless it is provenance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -307,7 +307,7 @@ def _host(url: str) -> str:
     """Of a URL, as whoever connects reads it; empty where it names none."""
     try:
         return urlsplit(url).hostname or ""
-    except ValueError:  # brackets around what is no address
+    except ValueError:  # the brackets hold something other than an address
         return ""
 
 

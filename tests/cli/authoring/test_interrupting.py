@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from hookline_cli import frame
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PYTHON = ("env", "--default-signal=INT,TERM,HUP", sys.executable)
@@ -43,7 +42,7 @@ def begun(tmp_path):
             )  # fmt: skip
             stack.enter_context(process)
             stack.callback(process.kill)
-            wait_for((folder / ".pids").exists)
+            until((folder / ".pids").exists, "the tool")
             tools = [(int(each), started(each)) for each in (folder / ".pids").read_text().split()]
             assert all(start for _, start in tools)
             stack.callback(end, tools)
@@ -68,14 +67,6 @@ def end(tools):
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for(what):
-    """It becomes true."""
-    end = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("arguments", [["build"], ["test", "--native"], ["test", "--watch"], ["dev"]])
 def test_a_tool_ends_with_the_command(begun, arguments, number):
@@ -85,7 +76,7 @@ def test_a_tool_ends_with_the_command(begun, arguments, number):
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == frame.INTERRUPTED, said
     assert "Traceback" not in said
-    wait_for(lambda: not any(started(pid) == start for pid, start in tools))
+    until(lambda: not any(started(pid) == start for pid, start in tools), "the end of the tools")
     assert list(scratch.iterdir()) == []
 
 
@@ -101,7 +92,7 @@ def test_cases_under_way_leave_nothing(write, guests, tmp_path, number):
     )  # fmt: skip
     with process, contextlib.ExitStack() as stack:
         stack.callback(process.kill)
-        wait_for(lambda: list((tmp_path / "scratch").glob("hookline-trial-*")))
+        until(lambda: list((tmp_path / "scratch").glob("hookline-trial-*")), "a trial")
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, said.strip()) == (frame.INTERRUPTED, "hookline: interrupted")
